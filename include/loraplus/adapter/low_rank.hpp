@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <loraplus/adapter/lora_options.hpp>
+#include <loraplus/core/parameter.hpp>
+#include <loraplus/core/random.hpp>
+#include <loraplus/kernels/low_rank.hpp>
+
+namespace loraplus {
+
+/// The trainable part of an adapter: s B A with its gradients (Hu et al., "LoRA", equation 3).
+/// It knows no frozen weight.
+template <RealScalar Scalar_>
+class LowRank {
+ public:
+  using Scalar = Scalar_;
+
+  /// One factor is drawn from the generator in storage order (A row by row, B column by column),
+  /// the other is zero.
+  /// @throws ArgumentError if an option is out of its range
+  template <RandomBits Generator>
+  LowRank(Index out, Index in, const LoraOptions& options, Generator& generator) {
+    validate(options);
+    scaling_ = static_cast<Scalar>(lora_scaling(options));
+    a_ = RowMajorMatrix<Scalar>::Zero(options.rank, in);
+    b_ = Matrix<Scalar>::Zero(out, options.rank);
+    a_gradient_ = a_;
+    b_gradient_ = b_;
+    initialize(options, generator);
+  }
+
+  Index rank() const { return a_.rows(); }
+  Index in_features() const { return a_.cols(); }
+  Index out_features() const { return b_.rows(); }
+  Scalar scaling() const { return scaling_; }
+
+  /// The down-projection, r x in.
+  const RowMajorMatrix<Scalar>& a() const { return a_; }
+  /// The up-projection, out x r.
+  const Matrix<Scalar>& b() const { return b_; }
+  const RowMajorMatrix<Scalar>& a_gradient() const { return a_gradient_; }
+  const Matrix<Scalar>& b_gradient() const { return b_gradient_; }
+
+  /// Replaces both factors, as by trained ones from elsewhere. Nothing changes if a shape is wrong.
+  /// @param a r x in, @param b out x r
+  /// @throws ShapeError
+  template <typename DerivedA, typename DerivedB>
+  void set_factors(const Eigen::MatrixBase<DerivedA>& a, const Eigen::MatrixBase<DerivedB>& b) {
+    require_shape("set_factors", "A", a, rank(), in_features());
+    require_shape("set_factors", "B", b, out_features(), rank());
+    a_ = a;
+    b_ = b;
+  }
+
+  /// h = s A x and y += B h. @param x in x n, @param y out x n, @param h r x n
+  template <typename X, typename Y, typename H>
+  void forward(const X& x, Y&& y, H&& h) const {
+    kernels::down_project(scaling_, a_, x, h);
+    kernels::up_project(b_, h, y);
+  }
+
+  /// z = s B' dy, dB += dy h', dA += z x'. @param dy out x n, @param h, z r x n, @param x in x n
+  template <typename X, typename Dy, typename H, typename Z>
+  void backward(const X& x, const Dy& dy, const H& h, Z&& z) {
+    kernels::up_project_backward(scaling_, b_, dy, z);
+    kernels::accumulate_b_gradient(dy, h, b_gradient_);
+    kernels::accumulate_a_gradient(z, x, a_gradient_);
+  }
+
+  /// dx += A' z. @param z r x n, @param dx in x n
+  template <typename Z, typename Dx>
+  void backward_input(const Z& z, Dx&& dx) const {
+    kernels::down_project_backward(a_, z, dx);
+  }
+
+  /// W += s B A. @param w out x in
+  template <typename W>
+  void add_to(W& w) const {
+    w.noalias() += scaling_ * b_ * a_;
+  }
+
+  template <typename Visitor>
+  void visit_parameters(Visitor&& visit) {
+    visit(Parameter<Scalar>("lora_A", Role::lora_a, a_, a_gradient_));
+    visit(Parameter<Scalar>("lora_B", Role::lora_b, b_, b_gradient_));
+  }
+
+ private:
+  template <RandomBits Generator>
+  void initialize(const LoraOptions& options, Generator& generator) {
+    const double scale = options.init_scale;
+    const auto rank = static_cast<double>(options.rank);
+    switch (options.initialization) {
+      case Initialization::a_uniform: {
+        const double bound = scale / std::sqrt(static_cast<double>(in_features()));
+        return fill_uniform(a_, generator, -bound, bound);
+      }
+      case Initialization::a_gaussian:
+        return fill_normal(a_, generator, scale / rank);
+      case Initialization::b_uniform: {
+        const double bound = scale / std::sqrt(rank);
+        return fill_uniform(b_, generator, -bound, bound);
+      }
+    }
+  }
+
+  Scalar scaling_;                     // s
+  RowMajorMatrix<Scalar> a_;           // r x in
+  Matrix<Scalar> b_;                   // out x r
+  RowMajorMatrix<Scalar> a_gradient_;  // r x in
+  Matrix<Scalar> b_gradient_;          // out x r
+};
+
+}  // namespace loraplus

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+//
+// What the library throws. Construction, shapes at the entry of a layer and misuse of a state are
+// checked in every build: a check is a few integer comparisons beside a matrix product.
+#pragma once
+
+#include <loraplus/core/matrix.hpp>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace loraplus {
+
+/// An argument outside its documented range.
+class ArgumentError : public std::invalid_argument {
+ public:
+  using std::invalid_argument::invalid_argument;
+};
+
+/// A matrix of the wrong size; says which one, what was expected and what was found.
+class ShapeError : public ArgumentError {
+ public:
+  using ArgumentError::ArgumentError;
+};
+
+/// A call that does not fit the state of the object, as a backward pass of a merged layer.
+class StateError : public std::logic_error {
+ public:
+  using std::logic_error::logic_error;
+};
+
+/// A NaN or an infinity where the result would be lost by going on.
+class NonFiniteError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+namespace detail {
+
+inline std::string shape_text(Index rows, Index cols) {
+  return std::to_string(rows) + " x " + std::to_string(cols);
+}
+
+[[noreturn]] inline void throw_shape_error(std::string_view where, std::string_view what,
+                                           Index expected_rows, Index expected_cols, Index rows,
+                                           Index cols) {
+  throw ShapeError(std::string(where) + ": " + std::string(what) + " must be " +
+                   shape_text(expected_rows, expected_cols) + ", found " + shape_text(rows, cols));
+}
+
+}  // namespace detail
+
+/// Throws ShapeError unless `matrix` is rows x cols.
+/// @param where the function that was called, @param what the name of the matrix in its signature
+template <typename Derived>
+void require_shape(std::string_view where, std::string_view what,
+                   const Eigen::EigenBase<Derived>& matrix, Index rows, Index cols) {
+  if (matrix.rows() != rows || matrix.cols() != cols) {
+    detail::throw_shape_error(where, what, rows, cols, matrix.rows(), matrix.cols());
+  }
+}
+
+/// Throws ShapeError unless the batch fits a cache made for `largest` samples.
+inline void require_batch_fits(std::string_view where, Index samples, Index largest) {
+  if (samples > largest) {
+    throw ShapeError(std::string(where) + ": a batch of " + std::to_string(samples) +
+                     " samples, the cache was made for at most " + std::to_string(largest));
+  }
+}
+
+}  // namespace loraplus

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+//
+// What an optimizer sees of a model: its trainable parameters, one after the other, each with a
+// value, a gradient, a role and a name. A model shows them through visit_parameters.
+#pragma once
+
+#include <loraplus/core/matrix.hpp>
+#include <string>
+#include <string_view>
+
+namespace loraplus {
+
+/// What a parameter is for. Learning rates and weight decay are chosen by role.
+enum class Role {
+  weight,     ///< a matrix trained in full
+  bias,       ///< added to an output; never decayed by LoRA+
+  norm,       ///< the gain of a normalisation layer; never decayed by LoRA+
+  lora_a,     ///< the down-projection A, r x in
+  lora_b,     ///< the up-projection B, out x r
+  magnitude,  ///< the magnitude of a weight-decomposed adapter
+  embedding,  ///< a factor of an adapter on an embedding
+};
+
+constexpr std::string_view to_string(Role role) {
+  switch (role) {
+    case Role::weight:
+      return "weight";
+    case Role::bias:
+      return "bias";
+    case Role::norm:
+      return "norm";
+    case Role::lora_a:
+      return "lora_a";
+    case Role::lora_b:
+      return "lora_b";
+    case Role::magnitude:
+      return "magnitude";
+    case Role::embedding:
+      return "embedding";
+  }
+  return "unknown";
+}
+
+/// A name in nested models, "encoder.fc1.lora_A", as a chain of parts on the stack: visiting the
+/// parameters of a model allocates nothing.
+struct QualifiedName {
+  std::string_view part;
+  const QualifiedName* inner = nullptr;
+
+  std::string str() const {
+    std::string name(part);
+    for (const QualifiedName* next = inner; next != nullptr; next = next->inner) {
+      name += '.';
+      name += next->part;
+    }
+    return name;
+  }
+};
+
+/// A trainable parameter, seen in place while a model is visited. Not to be kept: the name and
+/// the maps point into the model.
+template <RealScalar Scalar_>
+struct Parameter {
+  using Scalar = Scalar_;
+  using FlatMap = Eigen::Map<Eigen::Array<Scalar, Eigen::Dynamic, 1>>;
+
+  QualifiedName name;
+  Role role;
+  Index rows;
+  Index cols;
+  bool is_vector;     ///< one-dimensional, as a bias
+  bool is_row_major;  ///< the order of the coefficients in `value` and `gradient`
+  FlatMap value;      ///< rows * cols coefficients in storage order
+  FlatMap gradient;   ///< the same size and order
+
+  /// `value` and `gradient` have one shape.
+  template <typename Plain>
+  Parameter(std::string_view name_, Role role_, Eigen::PlainObjectBase<Plain>& value_,
+            Eigen::PlainObjectBase<Plain>& gradient_)
+      : name{name_},
+        role(role_),
+        rows(value_.rows()),
+        cols(value_.cols()),
+        is_vector(Plain::IsVectorAtCompileTime),
+        is_row_major(Plain::IsRowMajor),
+        value(value_.data(), value_.size()),
+        gradient(gradient_.data(), gradient_.size()) {}
+
+  Index size() const { return value.size(); }
+};
+
+namespace detail {
+
+template <typename Scalar>
+struct ParameterVisitor {
+  void operator()(const Parameter<Scalar>& parameter) const;
+};
+
+}  // namespace detail
+
+/// A model that shows its trainable parameters: `model.visit_parameters(visitor)` calls
+/// `visitor(Parameter<Scalar>)` for each of them, always in the same order.
+template <typename Model>
+concept HasParameters = requires {
+  typename Model::Scalar;
+}
+&&requires(Model& model, detail::ParameterVisitor<typename Model::Scalar> v) {
+  model.visit_parameters(v);
+};
+
+/// Visits the parameters of a part of a larger model, the part's name put before theirs.
+template <typename Model, typename Visitor>
+void visit_part(std::string_view part, Model& model, Visitor&& visit) {
+  model.visit_parameters([&](Parameter<typename Model::Scalar> parameter) {
+    const QualifiedName inner = parameter.name;
+    parameter.name = {part, &inner};
+    visit(parameter);
+  });
+}
+
+/// The number of trainable coefficients of a model.
+template <HasParameters Model>
+Index parameter_count(Model& model) {
+  Index count = 0;
+  model.visit_parameters([&](const auto& parameter) { count += parameter.size(); });
+  return count;
+}
+
+/// Sets every gradient of a model to zero.
+template <HasParameters Model>
+void zero_gradients(Model& model) {
+  model.visit_parameters([](auto parameter) { parameter.gradient.setZero(); });
+}
+
+}  // namespace loraplus

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+//
+// What a frozen weight is: a concept, not a class. Everything that adapts a weight is a template
+// over it, so a sparse, quantised or memory-mapped weight of your own works as ours do:
+//
+//   struct SparseWeight {                              // a frozen weight of a user
+//     using Scalar = float;
+//     Eigen::SparseMatrix<float> w;                    // out x in
+//     Eigen::Index in_features() const { return w.cols(); }
+//     Eigen::Index out_features() const { return w.rows(); }
+//     void forward(loraplus::ConstMatrixView<float> x, loraplus::MatrixView<float> y) const {
+//       y = w * x;                                     // y = W x (+ b)
+//     }
+//     void backward(loraplus::ConstMatrixView<float> dy, loraplus::MatrixView<float> dx) const {
+//       dx = w.transpose() * dy;                       // dx = W' dy
+//     }
+//   };
+#pragma once
+
+#include <concepts>
+#include <loraplus/core/matrix.hpp>
+
+namespace loraplus {
+
+/// A linear map that training never writes: in_features() and out_features(),
+/// forward(x, y): y = W x (+ b), and backward(dy, dx): dx = W' dy, both const and overwriting
+/// their second argument. x, dx: in x n; y, dy: out x n.
+template <typename W>
+concept FrozenWeight = RealScalar<typename W::Scalar> &&
+    requires(const W& weight, ConstMatrixView<typename W::Scalar> read,
+             MatrixView<typename W::Scalar> written) {
+  { weight.in_features() } -> std::convertible_to<Index>;
+  { weight.out_features() } -> std::convertible_to<Index>;
+  weight.forward(read, written);
+  weight.backward(read, written);
+};
+
+/// A frozen weight that can also be read as a matrix, which merging and training in full need:
+/// copy_to(w) writes the out x in coefficients, bias() is a vector of out, or empty.
+template <typename W>
+concept DenseWeight = FrozenWeight<W> &&
+    requires(const W& weight, MatrixView<typename W::Scalar> written) {
+  weight.copy_to(written);
+  { weight.bias() } -> std::convertible_to<ConstVectorView<typename W::Scalar>>;
+};
+
+/// W as a matrix of its own, out x in.
+template <DenseWeight W>
+Matrix<typename W::Scalar> to_matrix(const W& weight) {
+  Matrix<typename W::Scalar> w(weight.out_features(), weight.in_features());
+  weight.copy_to(w);
+  return w;
+}
+
+}  // namespace loraplus

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+//
+// From a trained network to a frozen one with adapters on it, and back to a plain one.
+#pragma once
+
+#include <algorithm>
+#include <loraplus/adapter/lora_linear.hpp>
+#include <loraplus/frozen/frozen_linear.hpp>
+#include <loraplus/frozen/shared_weight.hpp>
+#include <loraplus/nn/linear.hpp>
+#include <loraplus/nn/mlp.hpp>
+#include <loraplus/nn/one_of.hpp>
+
+namespace loraplus {
+
+/// A layer of an adapted network: frozen, adapted, or trained in full.
+template <FrozenWeight Weight>
+using AdaptedLayer =
+    OneOf<FrozenLinear<Weight>, LoraLinear<Weight>, Linear<typename Weight::Scalar>>;
+
+template <FrozenWeight Weight>
+using FrozenMlp = Mlp<FrozenLinear<Weight>>;
+
+template <FrozenWeight Weight>
+using AdaptedMlp = Mlp<AdaptedLayer<Weight>>;
+
+/// Which layers of a network are adapted, which are trained in full; the others stay frozen.
+struct AdaptOptions {
+  LoraOptions lora = {};
+  std::vector<std::string> targets = {};  ///< layers that get an adapter; empty: all not in `train`
+  std::vector<std::string> train = {};    ///< layers trained in full, as a new head
+};
+
+namespace detail {
+
+inline bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+template <typename Network>
+void require_layers(const Network& network, const std::vector<std::string>& names,
+                    const char* list) {
+  for (const std::string& name : names) {
+    const auto stages = network.stages();
+    if (std::none_of(stages.begin(), stages.end(),
+                     [&](const auto& stage) { return stage.name == name; })) {
+      throw ArgumentError("adapt: no layer is called '" + name + "', which " + list +
+                          " names; there are " + network.layer_names());
+    }
+  }
+}
+
+template <FrozenWeight Weight>
+Linear<typename Weight::Scalar> thawed(const FrozenLinear<Weight>& layer, const std::string& name) {
+  if constexpr (DenseWeight<Weight>) {
+    return Linear<typename Weight::Scalar>(to_matrix(layer.weight()), layer.bias());
+  } else {
+    throw ArgumentError("adapt: '" + name +
+                        "' cannot be trained in full, its frozen weight cannot be read");
+  }
+}
+
+}  // namespace detail
+
+/// A frozen copy of a trained network. Its weights are copied once and then shared by all
+/// networks that are made from it.
+template <RealScalar Scalar>
+FrozenMlp<SharedWeight<Scalar>> freeze(const Mlp<Linear<Scalar>>& network) {
+  std::vector<typename FrozenMlp<SharedWeight<Scalar>>::Stage> stages;
+  for (const auto& stage : network.stages()) {
+    SharedWeight<Scalar> weight(stage.layer.weight(), stage.layer.bias());
+    stages.push_back({stage.name, FrozenLinear(std::move(weight)), stage.activation});
+  }
+  return FrozenMlp<SharedWeight<Scalar>>(std::move(stages));
+}
+
+/// Adapters over a frozen network, drawn from the generator from the first layer to the last.
+/// Before training the result computes exactly what the network does. The frozen weights are
+/// shared with it (and not copied if they are views or shared).
+/// @throws ArgumentError if an option is out of its range, or a name is unknown or in both lists
+template <FrozenWeight Weight, RandomBits Generator>
+AdaptedMlp<Weight> adapt(const FrozenMlp<Weight>& network, const AdaptOptions& options,
+                         Generator& generator) {
+  validate(options.lora);
+  detail::require_layers(network, options.targets, "`targets`");
+  detail::require_layers(network, options.train, "`train`");
+  const bool train_frozen_bias = options.lora.bias == BiasMode::all;
+  std::vector<typename AdaptedMlp<Weight>::Stage> stages;
+  for (const auto& stage : network.stages()) {
+    const bool trained = detail::contains(options.train, stage.name);
+    const bool targeted = detail::contains(options.targets, stage.name);
+    if (trained && targeted) {
+      throw ArgumentError("adapt: '" + stage.name + "' is both in `targets` and in `train`");
+    }
+    const auto make_layer = [&]() -> AdaptedLayer<Weight> {
+      if (trained) return detail::thawed(stage.layer, stage.name);
+      if (targeted || options.targets.empty()) {
+        return LoraLinear<Weight>(stage.layer.weight(), options.lora, generator);
+      }
+      return FrozenLinear<Weight>(stage.layer.weight(), train_frozen_bias);
+    };
+    stages.push_back({stage.name, make_layer(), stage.activation});
+  }
+  return AdaptedMlp<Weight>(std::move(stages));
+}
+
+/// The same for a trained network, which is copied and left as it is.
+template <RealScalar Scalar, RandomBits Generator>
+AdaptedMlp<SharedWeight<Scalar>> adapt(const Mlp<Linear<Scalar>>& network,
+                                       const AdaptOptions& options, Generator& generator) {
+  return adapt(freeze(network), options, generator);
+}
+
+/// A plain network of dense layers that computes what the adapted one does, for a program that
+/// knows no adapters, or to be adapted anew.
+/// @throws NonFiniteError if a merged weight is not finite
+template <DenseWeight Weight>
+Mlp<Linear<typename Weight::Scalar>> merged(const AdaptedMlp<Weight>& network) {
+  using Scalar = typename Weight::Scalar;
+  const auto plain = [](const auto& layer) {
+    if constexpr (requires { layer.merged_weight(); }) {
+      return layer.enabled() ? Linear<Scalar>(layer.merged_weight(), layer.bias())
+                             : Linear<Scalar>(to_matrix(layer.weight()), layer.weight().bias());
+    } else if constexpr (requires { layer.weight().bias(); }) {
+      return Linear<Scalar>(to_matrix(layer.weight()), layer.bias());
+    } else {
+      return layer;
+    }
+  };
+  std::vector<typename Mlp<Linear<Scalar>>::Stage> stages;
+  for (const auto& stage : network.stages()) {
+    stages.push_back({stage.name, stage.layer.visit(plain), stage.activation});
+  }
+  return Mlp<Linear<Scalar>>(std::move(stages));
+}
+
+/// Calls `use` with every adapted layer of a network, the first layer first.
+template <FrozenWeight Weight, typename Use>
+void for_each_adapter(AdaptedMlp<Weight>& network, Use&& use) {
+  for (auto& stage : network.stages()) {
+    if (auto* adapted = stage.layer.template get_if<LoraLinear<Weight>>()) use(*adapted);
+  }
+}
+
+}  // namespace loraplus

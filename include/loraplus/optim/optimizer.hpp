@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <limits>
+#include <loraplus/core/parameter.hpp>
+#include <loraplus/optim/schedule.hpp>
+#include <loraplus/optim/update_rule.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace loraplus {
+
+/// Parameters that share a learning rate and a weight decay.
+struct ParameterGroup {
+  std::string name;
+  double learning_rate;  ///< before the schedule
+  double weight_decay;
+  std::vector<std::string> parameters = {};  ///< their full names, in visiting order
+};
+
+/// Takes parameters out of their groups into one of their own, which keeps what is not set here.
+/// The parameters are told by role or by full name; a later override wins over an earlier one.
+struct GroupOverride {
+  std::optional<Role> role = {};
+  std::string parameter = {};
+  std::optional<double> learning_rate = {};
+  std::optional<double> weight_decay = {};
+};
+
+struct OptimizerOptions {
+  Schedule schedule = {};
+  /// The largest 2-norm of all gradients together; larger ones are scaled down to it.
+  double clip_norm = std::numeric_limits<double>::infinity();
+  /// Calls of step() that make one update, by the mean of their gradients.
+  Index accumulation = 1;
+  std::vector<GroupOverride> overrides = {};
+};
+
+/// Moves the parameters of one model by an update rule, group by group. It is made for a model:
+/// its state is laid out once, by order of visiting, and a step allocates nothing.
+template <UpdateRule Rule, RealScalar Scalar>
+class Optimizer {
+ public:
+  /// One group, "all", with the learning rate and the weight decay of the rule.
+  /// @throws ArgumentError for a setting out of its range, or an override that matches nothing
+  template <HasParameters Model>
+  Optimizer(const Rule& rule, Model& model, const OptimizerOptions& options = {})
+      : Optimizer(
+            rule, {{"all", rule.learning_rate, rule.weight_decay}},
+            [](Role /*role*/, bool /*is_vector*/) { return std::size_t{0}; }, model, options) {}
+
+  /// Updates the parameters by their gradients, then sets the gradients to zero. With
+  /// accumulation, only every so-manyth call does, by the mean; the others leave all as it is.
+  /// @return whether the parameters were updated
+  /// @throws StateError if the parameters are not those of construction, NonFiniteError if there
+  /// is a clip_norm and the norm is not finite; parameters and state are untouched then
+  template <HasParameters Model>
+  bool step(Model& model) {
+    require_same_parameters(model);
+    if (pending_ + 1 < options_.accumulation) {
+      ++pending_;
+      return false;
+    }
+    const double scale = gradient_scale(model);
+    const double factor = options_.schedule.factor(steps_);
+    std::size_t index = 0;
+    model.visit_parameters([&](Parameter<Scalar> parameter) {
+      Slot& slot = slots_[index++];
+      const ParameterGroup& group = groups_[slot.group];
+      if (scale != 1) parameter.gradient *= static_cast<Scalar>(scale);
+      rule_.template update<Scalar>(parameter.value, parameter.gradient, slot.state,
+                                    {factor * group.learning_rate, group.weight_decay, steps_ + 1});
+      parameter.gradient.setZero();
+    });
+    ++steps_;
+    pending_ = 0;
+    return true;
+  }
+
+  /// The updates made so far.
+  Index steps() const { return steps_; }
+
+  const Rule& rule() const { return rule_; }
+
+  /// Every group with its rate, decay and parameters; a group may be empty.
+  std::span<const ParameterGroup> groups() const { return groups_; }
+
+  /// The group of the parameter of this full name. @throws ArgumentError if there is none
+  const ParameterGroup& group_of(std::string_view parameter) const {
+    for (const Slot& slot : slots_) {
+      if (slot.name == parameter) return groups_[slot.group];
+    }
+    throw ArgumentError("Optimizer: no parameter is called '" + std::string(parameter) +
+                        "'; there are " + parameter_names());
+  }
+
+  /// The bytes held for moments.
+  std::size_t state_bytes() const {
+    std::size_t bytes = 0;
+    for (const Slot& slot : slots_) {
+      bytes += static_cast<std::size_t>(slot.state.size()) * sizeof(Scalar);
+    }
+    return bytes;
+  }
+
+ protected:
+  /// @param choose from a parameter's role and whether it is one-dimensional to its group's index
+  template <typename Choose, HasParameters Model>
+  Optimizer(const Rule& rule, std::vector<ParameterGroup> groups, Choose choose, Model& model,
+            const OptimizerOptions& options)
+      : rule_(rule), options_(options), groups_(std::move(groups)) {
+    static_assert(std::is_same_v<typename Model::Scalar, Scalar>,
+                  "loraplus: the optimizer and the model have different scalar types");
+    validate();
+    model.visit_parameters([&](const Parameter<Scalar>& parameter) {
+      slots_.push_back({parameter.name.str(), parameter.role,
+                        choose(parameter.role, parameter.is_vector),
+                        OptimizerState<Scalar>::Zero(parameter.size(), rule_.state_count())});
+    });
+    for (const GroupOverride& override : options_.overrides) {
+      apply(override);
+    }
+    for (const Slot& slot : slots_) {
+      groups_[slot.group].parameters.push_back(slot.name);
+    }
+  }
+
+ private:
+  struct Slot {
+    std::string name;
+    Role role;
+    std::size_t group;
+    OptimizerState<Scalar> state;  // size of the parameter x state_count
+  };
+
+  void validate() const {
+    rule_.validate();
+    options_.schedule.validate();
+    detail::require_setting(options_.clip_norm > 0, "OptimizerOptions",
+                            "clip_norm must be positive", options_.clip_norm);
+    detail::require_setting(options_.accumulation >= 1, "OptimizerOptions",
+                            "accumulation must be at least 1",
+                            static_cast<double>(options_.accumulation));
+  }
+
+  /// Moves each matching slot into a new group that inherits from the slot's old one.
+  void apply(const GroupOverride& override) {
+    const std::string label =
+        override.role ? std::string(to_string(*override.role)) : override.parameter;
+    if (override.role.has_value() == !override.parameter.empty()) {
+      throw ArgumentError("GroupOverride: set either role or parameter");
+    }
+    std::vector<std::pair<std::size_t, std::size_t>> moved;  // from an old group to its new one
+    for (Slot& slot : slots_) {
+      const bool matches =
+          override.role ? slot.role == *override.role : slot.name == override.parameter;
+      if (!matches) continue;
+      auto known = moved.begin();
+      while (known != moved.end() && known->first != slot.group) {
+        ++known;
+      }
+      if (known == moved.end()) {
+        moved.emplace_back(slot.group, groups_.size());
+        known = moved.end() - 1;
+        const ParameterGroup& old = groups_[slot.group];
+        ParameterGroup made{label, override.learning_rate.value_or(old.learning_rate),
+                            override.weight_decay.value_or(old.weight_decay)};
+        detail::require_rate_and_decay("GroupOverride", made.learning_rate, made.weight_decay);
+        groups_.push_back(std::move(made));
+      }
+      slot.group = known->second;
+    }
+    if (moved.empty()) {
+      throw ArgumentError("GroupOverride: nothing is called '" + label + "'; the parameters are " +
+                          parameter_names());
+    }
+  }
+
+  /// The model is the one of construction, as far as order, names' count and sizes tell.
+  template <typename Model>
+  void require_same_parameters(Model& model) const {
+    std::size_t count = 0;
+    model.visit_parameters([&](const Parameter<Scalar>& parameter) {
+      if (count < slots_.size() && slots_[count].state.rows() != parameter.size()) {
+        throw StateError("Optimizer: parameter '" + parameter.name.str() + "' has " +
+                         std::to_string(parameter.size()) + " coefficients, at construction '" +
+                         slots_[count].name + "' had " +
+                         std::to_string(slots_[count].state.rows()));
+      }
+      ++count;
+    });
+    if (count != slots_.size()) {
+      throw StateError("Optimizer: the model has " + std::to_string(count) +
+                       " parameters, at construction it had " + std::to_string(slots_.size()));
+    }
+  }
+
+  /// What the summed gradients are multiplied by: the mean over accumulated calls, then clipping
+  /// as PyTorch's clip_grad_norm_ does, by clip_norm / (norm + 1e-6) if that is below 1.
+  template <typename Model>
+  double gradient_scale(Model& model) const {
+    const double mean = 1 / static_cast<double>(options_.accumulation);
+    if (std::isinf(options_.clip_norm)) return mean;
+    double square = 0;
+    model.visit_parameters([&](const Parameter<Scalar>& parameter) {
+      square += parameter.gradient.template cast<double>().square().sum();
+      if (!std::isfinite(square)) {
+        throw NonFiniteError("Optimizer: the gradient norm is not finite at parameter '" +
+                             parameter.name.str() + "'");
+      }
+    });
+    return mean * std::min(1.0, options_.clip_norm / (mean * std::sqrt(square) + 1e-6));
+  }
+
+  std::string parameter_names() const {
+    std::string names;
+    for (const Slot& slot : slots_) {
+      names += (names.empty() ? "" : ", ") + slot.name;
+    }
+    return names;
+  }
+
+  Rule rule_;
+  OptimizerOptions options_;
+  std::vector<ParameterGroup> groups_;
+  std::vector<Slot> slots_;  // a parameter each, in visiting order
+  Index steps_ = 0;
+  Index pending_ = 0;  // calls of step() since the last update
+};
+
+template <typename Rule, typename Model>
+Optimizer(const Rule&, Model&) -> Optimizer<Rule, typename Model::Scalar>;
+template <typename Rule, typename Model>
+Optimizer(const Rule&, Model&, const OptimizerOptions&) -> Optimizer<Rule, typename Model::Scalar>;
+
+}  // namespace loraplus

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <concepts>
+#include <loraplus/core/error.hpp>
+
+namespace loraplus {
+
+/// What an update rule is told about the parameter and the step at hand.
+struct UpdateContext {
+  double learning_rate;  ///< of the parameter's group, the schedule applied
+  double weight_decay;   ///< of the parameter's group
+  Index step;            ///< 1 for the first step
+};
+
+/// A parameter, its gradient, or one of its moments: the coefficients in storage order.
+template <RealScalar Scalar>
+using FlatView = Eigen::Ref<Eigen::Array<Scalar, Eigen::Dynamic, 1>>;
+template <RealScalar Scalar>
+using ConstFlatView = Eigen::Ref<const Eigen::Array<Scalar, Eigen::Dynamic, 1>>;
+
+/// The state of one parameter: a column for each moment, zero before the first step.
+template <RealScalar Scalar>
+using OptimizerState = Eigen::Array<Scalar, Eigen::Dynamic, Eigen::Dynamic>;
+
+/// A rule that moves one parameter by its gradient. It holds its settings as plain doubles and no
+/// state; state_count() says how many moments it wants kept for each coefficient, validate()
+/// throws ArgumentError for a setting out of range.
+template <typename Rule>
+concept UpdateRule = requires(const Rule& rule, FlatView<double> value,
+                              ConstFlatView<double> gradient, OptimizerState<double>& state,
+                              const UpdateContext& context) {
+  { rule.learning_rate } -> std::convertible_to<double>;
+  { rule.weight_decay } -> std::convertible_to<double>;
+  { rule.state_count() } -> std::convertible_to<Index>;
+  rule.validate();
+  rule.template update<double>(value, gradient, state, context);
+};
+
+namespace detail {
+
+/// Throws ArgumentError "<rule>: <what>, found <value>".
+inline void require_setting(bool valid, const char* rule, const char* what, double value) {
+  if (!valid) {
+    throw ArgumentError(std::string(rule) + ": " + what + ", found " + std::to_string(value));
+  }
+}
+
+inline bool is_finite_nonnegative(double value) {
+  return std::isfinite(value) && value >= 0;
+}
+
+inline void require_rate_and_decay(const char* where, double learning_rate, double weight_decay) {
+  require_setting(is_finite_nonnegative(learning_rate), where,
+                  "the learning rate must be finite and at least 0", learning_rate);
+  require_setting(is_finite_nonnegative(weight_decay), where,
+                  "the weight decay must be finite and at least 0", weight_decay);
+}
+
+}  // namespace detail
+
+}  // namespace loraplus
