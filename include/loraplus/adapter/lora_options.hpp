@@ -45,8 +45,9 @@ inline double lora_scaling(const LoraOptions& options) {
   return options.alpha / (options.scaling == Scaling::standard ? rank : std::sqrt(rank));
 }
 
+/// @return the options, if all are in their ranges
 /// @throws ArgumentError that names the option outside its range and its value
-inline void validate(const LoraOptions& options) {
+inline const LoraOptions& validate(const LoraOptions& options) {
   const auto require = [](bool valid, const char* what, double value) {
     if (!valid) {
       throw ArgumentError(std::string("LoraOptions: ") + what + ", found " + std::to_string(value));
@@ -59,6 +60,7 @@ inline void validate(const LoraOptions& options) {
           options.init_scale);
   require(options.dropout >= 0 && options.dropout < 1, "dropout must be in [0, 1)",
           options.dropout);
+  return options;
 }
 
 }  // namespace loraplus

@@ -19,13 +19,12 @@ class LowRank {
   /// the other is zero.
   /// @throws ArgumentError if an option is out of its range
   template <RandomBits Generator>
-  LowRank(Index out, Index in, const LoraOptions& options, Generator& generator) {
-    validate(options);
-    scaling_ = static_cast<Scalar>(lora_scaling(options));
-    a_ = RowMajorMatrix<Scalar>::Zero(options.rank, in);
-    b_ = Matrix<Scalar>::Zero(out, options.rank);
-    a_gradient_ = a_;
-    b_gradient_ = b_;
+  LowRank(Index out, Index in, const LoraOptions& options, Generator& generator)
+      : scaling_(static_cast<Scalar>(lora_scaling(validate(options)))),
+        a_(RowMajorMatrix<Scalar>::Zero(options.rank, in)),
+        b_(Matrix<Scalar>::Zero(out, options.rank)),
+        a_gradient_(a_),
+        b_gradient_(b_) {
     initialize(options, generator);
   }
 

@@ -32,18 +32,6 @@ using ConstVectorView = Eigen::Map<const Vector<Scalar>>;
 
 namespace detail {
 
-template <typename Derived, typename Scalar>
-constexpr void require_column_major_batch() {
-  static_assert(std::is_same_v<typename Derived::Scalar, Scalar>,
-                "loraplus: the batch and the layer have different scalar types");
-  static_assert(
-      static_cast<bool>(Derived::Flags & Eigen::DirectAccessBit),
-      "loraplus: a batch must lie in memory; evaluate the expression into a matrix first");
-  static_assert(!Derived::IsRowMajor && Derived::InnerStrideAtCompileTime == 1,
-                "loraplus: a batch is column-major, a column is a sample: pass the transpose of a "
-                "row-major (sample x feature) matrix, which costs nothing");
-}
-
 template <typename Derived>
 void accept_matrix(const Eigen::MatrixBase<Derived>&);
 
@@ -55,6 +43,27 @@ concept EigenMatrix = requires(const T& matrix) {
 
 template <typename Plain>
 using StridedMap = Eigen::Map<Plain, Eigen::Unaligned, Eigen::OuterStride<>>;
+
+/// A batch as a map, or a compile error that says what is wrong with it and nothing else.
+/// @tparam Plain Matrix<Scalar>, const or not
+template <typename Plain, typename Batch>
+StridedMap<Plain> map_batch(Batch& batch) {
+  constexpr bool same_scalar = std::is_same_v<typename Batch::Scalar, typename Plain::Scalar>;
+  constexpr bool in_memory = static_cast<bool>(Batch::Flags & Eigen::DirectAccessBit);
+  constexpr bool column_major = !Batch::IsRowMajor && Batch::InnerStrideAtCompileTime == 1;
+  static_assert(same_scalar, "loraplus: the batch and the layer have different scalar types");
+  static_assert(
+      in_memory,
+      "loraplus: a batch must lie in memory; evaluate the expression into a matrix first");
+  static_assert(column_major || !in_memory,
+                "loraplus: a batch is column-major, a column is a sample: pass the transpose of a "
+                "row-major (sample x feature) matrix, which costs nothing");
+  if constexpr (same_scalar && in_memory && column_major) {
+    return {batch.data(), batch.rows(), batch.cols(), Eigen::OuterStride<>(batch.outerStride())};
+  } else {
+    return {nullptr, 0, 0, Eigen::OuterStride<>(0)};
+  }
+}
 
 }  // namespace detail
 
@@ -68,9 +77,7 @@ class ConstMatrixView : public detail::StridedMap<const Matrix<Scalar>> {
 
   template <detail::EigenMatrix Derived>
   ConstMatrixView(const Derived& batch)  // NOLINT(google-explicit-constructor): a view
-      : Base(batch.data(), batch.rows(), batch.cols(), Eigen::OuterStride<>(batch.outerStride())) {
-    detail::require_column_major_batch<Derived, Scalar>();
-  }
+      : Base(detail::map_batch<const Matrix<Scalar>>(batch)) {}
 };
 
 /// A batch to write, under the conditions of ConstMatrixView. Its size is never changed.
@@ -78,21 +85,11 @@ template <RealScalar Scalar>
 class MatrixView : public detail::StridedMap<Matrix<Scalar>> {
  public:
   using Base = detail::StridedMap<Matrix<Scalar>>;
-  using Base::operator=;
-
-  MatrixView(const MatrixView&) = default;
+  using Base::operator=;  // assigns the coefficients, as every Eigen object does
 
   template <detail::EigenMatrix Batch>
   MatrixView(Batch&& batch)  // NOLINT(google-explicit-constructor): a view
-      : Base(batch.data(), batch.rows(), batch.cols(), Eigen::OuterStride<>(batch.outerStride())) {
-    detail::require_column_major_batch<std::remove_reference_t<Batch>, Scalar>();
-  }
-
-  /// Assigns the coefficients, as every Eigen object does; the view itself is never rebound.
-  MatrixView& operator=(const MatrixView& other) {
-    Base::operator=(other);
-    return *this;
-  }
+      : Base(detail::map_batch<Matrix<Scalar>>(batch)) {}
 };
 
 }  // namespace loraplus

@@ -73,18 +73,18 @@ struct Parameter {
   FlatMap value;      ///< rows * cols coefficients in storage order
   FlatMap gradient;   ///< the same size and order
 
-  /// `value` and `gradient` have one shape.
+  /// `values` and `gradients` have one shape.
   template <typename Plain>
-  Parameter(std::string_view name_, Role role_, Eigen::PlainObjectBase<Plain>& value_,
-            Eigen::PlainObjectBase<Plain>& gradient_)
-      : name{name_},
-        role(role_),
-        rows(value_.rows()),
-        cols(value_.cols()),
+  Parameter(std::string_view part, Role purpose, Eigen::PlainObjectBase<Plain>& values,
+            Eigen::PlainObjectBase<Plain>& gradients)
+      : name{part},
+        role(purpose),
+        rows(values.rows()),
+        cols(values.cols()),
         is_vector(Plain::IsVectorAtCompileTime),
         is_row_major(Plain::IsRowMajor),
-        value(value_.data(), value_.size()),
-        gradient(gradient_.data(), gradient_.size()) {}
+        value(values.data(), values.size()),
+        gradient(gradients.data(), gradients.size()) {}
 
   Index size() const { return value.size(); }
 };

@@ -5,7 +5,6 @@
 #include <loraplus/frozen/frozen_weight.hpp>
 #include <loraplus/kernels/affine.hpp>
 #include <type_traits>
-#include <utility>
 
 namespace loraplus {
 
@@ -36,29 +35,12 @@ class WeightView {
 
   /// y = W x. @param w out x in
   template <OutlivesTheCall W>
-  explicit WeightView(W&& w)
-      : w_(w.data()), rows_(w.rows()), cols_(w.cols()), stride_(w.outerStride()) {
-    using Plain = std::remove_cvref_t<W>;
-    static_assert(std::is_same_v<typename Plain::Scalar, Scalar>,
-                  "loraplus: the weight and its view have different scalar types");
-    static_assert(Plain::InnerStrideAtCompileTime == 1,
-                  "loraplus: the columns (row-major: the rows) of a weight must be contiguous");
-    static_assert(Plain::IsRowMajor == (Order == Eigen::RowMajor),
-                  "loraplus: the storage order of the view is not that of the matrix");
-  }
+  explicit WeightView(W&& w) : WeightView(map(w), nullptr) {}
 
   /// y = W x + b. @param w out x in, @param b out coefficients
   /// @throws ShapeError if b does not have out coefficients
   template <OutlivesTheCall W, OutlivesTheCall B>
-  WeightView(W&& w, B&& b) : WeightView(std::forward<W>(w)) {
-    using Plain = std::remove_cvref_t<B>;
-    static_assert(std::is_same_v<typename Plain::Scalar, Scalar>,
-                  "loraplus: the weight and the bias have different scalar types");
-    static_assert(Plain::InnerStrideAtCompileTime == 1 && Plain::IsVectorAtCompileTime,
-                  "loraplus: a bias is a contiguous vector");
-    require_shape("WeightView", "b", ConstVectorView<Scalar>(b.data(), b.size()), rows_, 1);
-    b_ = b.data();
-  }
+  WeightView(W&& w, B&& b) : WeightView(map(w), bias_data(b, w.rows())) {}
 
   Index in_features() const { return cols_; }
   Index out_features() const { return rows_; }
@@ -80,13 +62,37 @@ class WeightView {
   using Map =
       detail::StridedMap<const Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Order>>;
 
+  WeightView(const Map& w, const Scalar* b)
+      : w_(w.data()), rows_(w.rows()), cols_(w.cols()), stride_(w.outerStride()), b_(b) {}
+
+  template <typename W>
+  static Map map(const W& w) {
+    static_assert(std::is_same_v<typename W::Scalar, Scalar>,
+                  "loraplus: the weight and its view have different scalar types");
+    static_assert(W::InnerStrideAtCompileTime == 1,
+                  "loraplus: the columns (row-major: the rows) of a weight must be contiguous");
+    static_assert(W::IsRowMajor == (Order == Eigen::RowMajor),
+                  "loraplus: the storage order of the view is not that of the matrix");
+    return Map(w.data(), w.rows(), w.cols(), Eigen::OuterStride<>(w.outerStride()));
+  }
+
+  template <typename B>
+  static const Scalar* bias_data(const B& b, Index out) {
+    static_assert(std::is_same_v<typename B::Scalar, Scalar>,
+                  "loraplus: the weight and the bias have different scalar types");
+    static_assert(B::InnerStrideAtCompileTime == 1 && B::IsVectorAtCompileTime,
+                  "loraplus: a bias is a contiguous vector");
+    require_shape("WeightView", "b", ConstVectorView<Scalar>(b.data(), b.size()), out, 1);
+    return b.data();
+  }
+
   Map weight() const { return Map(w_, rows_, cols_, Eigen::OuterStride<>(stride_)); }
 
   const Scalar* w_;  // out x in
   Index rows_;
   Index cols_;
-  Index stride_;               // from a column (row-major: a row) to the next
-  const Scalar* b_ = nullptr;  // out, or none
+  Index stride_;     // from a column (row-major: a row) to the next
+  const Scalar* b_;  // out, or null
 };
 
 template <OutlivesTheCall W>

@@ -57,7 +57,7 @@ struct Adam {
   double epsilon = 1e-8;
   double weight_decay = 0;
 
-  Index state_count() const { return 2; }
+  static constexpr Index state_count() { return 2; }
 
   void validate() const {
     detail::require_rate_and_decay("Adam", learning_rate, weight_decay);
@@ -88,7 +88,7 @@ struct AdamW {
   double epsilon = 1e-8;
   double weight_decay = 1e-2;
 
-  Index state_count() const { return 2; }
+  static constexpr Index state_count() { return 2; }
 
   void validate() const {
     detail::require_rate_and_decay("AdamW", learning_rate, weight_decay);

@@ -30,8 +30,9 @@ class LoraPlus : public Optimizer<Rule, Scalar> {
   /// @throws ArgumentError if the ratio is not positive and finite, and as Optimizer
   template <HasParameters Model>
   LoraPlus(const Rule& rule, const LoraPlusOptions& lora_plus, Model& model,
-           const OptimizerOptions& options = {})
-      : Optimizer<Rule, Scalar>(rule, make_groups(rule, lora_plus), choose_group, model, options) {}
+           OptimizerOptions options = {})
+      : Optimizer<Rule, Scalar>(rule, make_groups(rule, lora_plus), choose_group, model,
+                                std::move(options)) {}
 
  private:
   enum Group : std::size_t { group_a, group_embedding, group_b, group_b_no_decay };

@@ -48,10 +48,11 @@ class Optimizer {
   /// One group, "all", with the learning rate and the weight decay of the rule.
   /// @throws ArgumentError for a setting out of its range, or an override that matches nothing
   template <HasParameters Model>
-  Optimizer(const Rule& rule, Model& model, const OptimizerOptions& options = {})
+  Optimizer(const Rule& rule, Model& model, OptimizerOptions options = {})
       : Optimizer(
             rule, {{"all", rule.learning_rate, rule.weight_decay}},
-            [](Role /*role*/, bool /*is_vector*/) { return std::size_t{0}; }, model, options) {}
+            [](Role /*role*/, bool /*is_vector*/) { return std::size_t{0}; }, model,
+            std::move(options)) {}
 
   /// Updates the parameters by their gradients, then sets the gradients to zero. With
   /// accumulation, only every so-manyth call does, by the mean; the others leave all as it is.
@@ -111,8 +112,8 @@ class Optimizer {
   /// @param choose from a parameter's role and whether it is one-dimensional to its group's index
   template <typename Choose, HasParameters Model>
   Optimizer(const Rule& rule, std::vector<ParameterGroup> groups, Choose choose, Model& model,
-            const OptimizerOptions& options)
-      : rule_(rule), options_(options), groups_(std::move(groups)) {
+            OptimizerOptions options)
+      : rule_(rule), options_(std::move(options)), groups_(std::move(groups)) {
     static_assert(std::is_same_v<typename Model::Scalar, Scalar>,
                   "loraplus: the optimizer and the model have different scalar types");
     validate();
@@ -132,8 +133,8 @@ class Optimizer {
  private:
   struct Slot {
     std::string name;
-    Role role;
-    std::size_t group;
+    Role role = Role::weight;
+    std::size_t group = 0;
     OptimizerState<Scalar> state;  // size of the parameter x state_count
   };
 

@@ -83,13 +83,14 @@ struct PairedData {
 class BatchSampler {
  public:
   /// @throws ArgumentError unless both are at least 1
-  BatchSampler(Index samples, Index batch)
-      : order_(static_cast<std::size_t>(samples)), batch_(static_cast<std::size_t>(batch)) {
+  BatchSampler(Index samples, Index batch) {
     if (samples < 1 || batch < 1) {
       throw ArgumentError("BatchSampler: " + std::to_string(samples) + " samples in batches of " +
                           std::to_string(batch) + ", both must be at least 1");
     }
+    order_.resize(static_cast<std::size_t>(samples));
     std::iota(order_.begin(), order_.end(), Index{0});
+    batch_ = static_cast<std::size_t>(batch);
     next_ = order_.size();
   }
 
@@ -107,8 +108,8 @@ class BatchSampler {
 
  private:
   std::vector<Index> order_;
-  std::size_t batch_;
-  std::size_t next_;
+  std::size_t batch_ = 0;
+  std::size_t next_ = 0;  // in order_; at its end a new epoch begins
 };
 
 }  // namespace loraplus

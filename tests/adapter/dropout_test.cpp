@@ -1,0 +1,35 @@
+#include <loraplus/adapter/dropout.hpp>
+
+#include "support/catch.hpp"
+#include "support/matrices.hpp"
+
+using loraplus::Index;
+using loraplus::Matrix;
+
+TEMPLATE_TEST_CASE("a dropout mask holds 0 and 1 / (1 - p), in the right shares", "", float,
+                   double) {
+  std::mt19937_64 generator{1};
+  for (const double p : {0.1, 0.5, 0.9}) {
+    Matrix<TestType> mask(301, 300);
+    loraplus::detail::draw_dropout_mask(p, mask, generator);
+    const auto kept = static_cast<TestType>(1 / (1 - p));
+    Index dropped = 0;
+    for (const TestType factor : mask.reshaped()) {
+      REQUIRE((factor == 0 || factor == kept));
+      dropped += factor == 0 ? 1 : 0;
+    }
+    const auto count = static_cast<double>(mask.size());
+    const double deviation = std::sqrt(p * (1 - p) / count);
+    CHECK(std::abs(static_cast<double>(dropped) / count - p) < 5 * deviation);
+  }
+}
+
+TEST_CASE("a mask depends on the seed alone, and float and double share it") {
+  Matrix<float> narrow(7, 5);
+  Matrix<double> wide(7, 5);
+  std::mt19937_64 first{3}, second{3};
+  loraplus::detail::draw_dropout_mask(0.5, narrow, first);
+  loraplus::detail::draw_dropout_mask(0.5, wide, second);
+  CHECK(narrow.cast<double>() == wide);
+  CHECK(narrow.col(0) != narrow.col(1));
+}

@@ -1,0 +1,115 @@
+#include <loraplus/adapter/low_rank.hpp>
+
+#include "support/catch.hpp"
+#include "support/errors.hpp"
+#include "support/matrices.hpp"
+
+using loraplus::Index;
+using loraplus::Initialization;
+using loraplus::LoraOptions;
+using loraplus::LowRank;
+using loraplus::Matrix;
+using loraplus::RowMajorMatrix;
+
+namespace {
+
+LowRank<double> made(const LoraOptions& options, Index out = 400, Index in = 500) {
+  std::mt19937_64 generator{1};
+  return LowRank<double>(out, in, options, generator);
+}
+
+/// Mean 0 and this standard deviation, to five standard errors.
+template <typename Derived>
+void require_moments(const Eigen::MatrixBase<Derived>& matrix, double deviation) {
+  const auto count = static_cast<double>(matrix.size());
+  CHECK(std::abs(matrix.mean()) < 5 * deviation / std::sqrt(count));
+  CHECK(std::abs(std::sqrt(matrix.squaredNorm() / count) / deviation - 1) < 5 / std::sqrt(count));
+}
+
+}  // namespace
+
+TEST_CASE("a_uniform is PEFT's default: A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0") {
+  const auto factors = made({.rank = 4});
+  const double bound = 1 / std::sqrt(500.0);
+  CHECK(factors.b().isZero(0));
+  CHECK(factors.a().cwiseAbs().maxCoeff() <= bound);
+  CHECK(factors.a().cwiseAbs().maxCoeff() > 0.99 * bound);
+  require_moments(factors.a(), bound / std::sqrt(3.0));
+}
+
+TEST_CASE("a_gaussian is PEFT's: A ~ N(0, 1/r^2), B = 0") {
+  const auto factors = made({.rank = 4, .initialization = Initialization::a_gaussian});
+  CHECK(factors.b().isZero(0));
+  require_moments(factors.a(), 1.0 / 4);
+}
+
+TEST_CASE("b_uniform is the LoRA+ paper's: A = 0, B ~ U(-1/sqrt(r), 1/sqrt(r))") {
+  const auto factors = made({.rank = 4, .initialization = Initialization::b_uniform});
+  CHECK(factors.a().isZero(0));
+  CHECK(factors.b().cwiseAbs().maxCoeff() <= 0.5);
+  CHECK(factors.b().cwiseAbs().maxCoeff() > 0.49);
+  require_moments(factors.b(), 0.5 / std::sqrt(3.0));
+}
+
+TEST_CASE("init_scale multiplies the random factor") {
+  for (const auto initialization :
+       {Initialization::a_uniform, Initialization::a_gaussian, Initialization::b_uniform}) {
+    const auto plain = made({.rank = 3, .initialization = initialization}, 6, 5);
+    const auto scaled = made({.rank = 3, .initialization = initialization, .init_scale = 4}, 6, 5);
+    CHECK(test::relative_distance(scaled.a(), 4 * plain.a()) < 1e-15);
+    CHECK(test::relative_distance(scaled.b(), 4 * plain.b()) < 1e-15);
+  }
+}
+
+TEST_CASE("float and double factors start from the same numbers") {
+  std::mt19937_64 first{5}, second{5};
+  const LowRank<double> wide(6, 5, {.rank = 3}, first);
+  const LowRank<float> narrow(6, 5, {.rank = 3}, second);
+  CHECK(narrow.a() == wide.a().cast<float>());
+}
+
+TEST_CASE("a golden initialisation: the first numbers of A, row by row") {
+  // U(-1/2, 1/2) for in = 4, from the uniform numbers of seed 42
+  std::mt19937_64 generator{42};
+  const LowRank<double> factors(3, 4, {.rank = 2}, generator);
+  CHECK(factors.a()(0, 0) == 0x1.82a3befaddcbcp-1 - 0.5);
+  CHECK(factors.a()(0, 1) == 0x1.472f1f73724a0p-1 - 0.5);
+  CHECK(factors.a()(0, 2) == 0x1.81192cfe1cbcfp-1 - 0.5);
+  CHECK(factors.a()(0, 3) == 0x1.171621fc50d68p-3 - 0.5);
+}
+
+TEST_CASE("setting factors checks both shapes before it changes anything") {
+  auto factors = made({.rank = 3}, 6, 5);
+  const RowMajorMatrix<double> a = test::random<RowMajorMatrix<double>>(3, 5, 1);
+  const auto b = test::random_matrix<double>(6, 3, 2);
+  factors.set_factors(a, b);
+  CHECK(factors.a() == a);
+  CHECK(factors.b() == b);
+  const std::string message = test::message_of<loraplus::ShapeError>(
+      [&] { factors.set_factors(2 * a, Matrix<double>(6, 2)); });
+  CHECK(message == "set_factors: B must be 6 x 3, found 6 x 2");
+  CHECK(factors.a() == a);
+  CHECK_THROWS_AS(factors.set_factors(a.transpose(), b), loraplus::ShapeError);
+  CHECK(factors.b() == b);
+}
+
+TEST_CASE("the product added to a matrix is s B A") {
+  auto factors = made({.rank = 3, .alpha = 7}, 6, 5);
+  const auto a = test::random_matrix<double>(3, 5, 1);
+  const auto b = test::random_matrix<double>(6, 3, 2);
+  factors.set_factors(a, b);
+  auto w = test::random_matrix<double>(6, 5, 3);
+  const Matrix<double> expected = w + 7.0 / 3 * b * a;
+  factors.add_to(w);
+  CHECK(test::relative_distance(w, expected) < 1e-15);
+}
+
+TEST_CASE("the parameters are lora_A and lora_B, of two dimensions whatever the rank") {
+  auto factors = made({.rank = 1}, 6, 5);
+  std::vector<std::string> names;
+  factors.visit_parameters([&](const loraplus::Parameter<double>& parameter) {
+    names.push_back(parameter.name.str() + " " + std::string(to_string(parameter.role)));
+    CHECK_FALSE(parameter.is_vector);
+  });
+  CHECK(names == std::vector<std::string>{"lora_A lora_a", "lora_B lora_b"});
+}

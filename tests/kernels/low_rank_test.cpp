@@ -1,0 +1,48 @@
+#include <loraplus/kernels/low_rank.hpp>
+
+#include "support/catch.hpp"
+#include "support/matrices.hpp"
+
+using loraplus::Index;
+using loraplus::Matrix;
+using loraplus::RowMajorMatrix;
+
+TEMPLATE_TEST_CASE("the six thin products equal their formulas", "", float, double) {
+  using Scalar = TestType;
+  const double tolerance = std::is_same_v<Scalar, float> ? 1e-5 : 1e-14;
+  const Scalar s = Scalar(1.75);
+  for (const Index in : {1, 7, 64}) {
+    for (const Index out : {1, 5, 48}) {
+      for (const Index r : {1, 3, 70}) {
+        for (const Index n : {0, 1, 2, 17}) {
+          CAPTURE(in, out, r, n);
+          const auto a = test::random<RowMajorMatrix<Scalar>>(r, in, 1);
+          const auto b = test::random_matrix<Scalar>(out, r, 2);
+          const auto x = test::random_matrix<Scalar>(in, n, 3);
+          const auto dy = test::random_matrix<Scalar>(out, n, 4);
+          // the same in double, in one order of one expression
+          const Matrix<double> a64 = a.template cast<double>(), b64 = b.template cast<double>(),
+                               x64 = x.template cast<double>(), dy64 = dy.template cast<double>();
+          const Matrix<double> h64 = double(s) * (a64 * x64);
+          const Matrix<double> z64 = double(s) * (b64.transpose() * dy64);
+
+          Matrix<Scalar> h(r, n), z(r, n), y = dy, dx = x, grad_b = b;
+          RowMajorMatrix<Scalar> grad_a = a;
+          loraplus::kernels::down_project(s, a, x, h);
+          loraplus::kernels::up_project(b, h, y);
+          loraplus::kernels::up_project_backward(s, b, dy, z);
+          loraplus::kernels::accumulate_b_gradient(dy, h, grad_b);
+          loraplus::kernels::accumulate_a_gradient(z, x, grad_a);
+          loraplus::kernels::down_project_backward(a, z, dx);
+
+          CHECK(test::relative_distance(h, h64) < tolerance);
+          CHECK(test::relative_distance(z, z64) < tolerance);
+          CHECK(test::relative_distance(y, dy64 + b64 * h64) < tolerance);
+          CHECK(test::relative_distance(grad_b, b64 + dy64 * h64.transpose()) < tolerance);
+          CHECK(test::relative_distance(grad_a, a64 + z64 * x64.transpose()) < tolerance);
+          CHECK(test::relative_distance(dx, x64 + a64.transpose() * z64) < tolerance);
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,139 @@
+// A training step allocates nothing. This test is a program of its own: it makes Eigen's own
+// allocations throw, and counts those of the library.
+#include <stdexcept>
+
+#define EIGEN_RUNTIME_NO_MALLOC
+#define eigen_assert(condition) \
+  ((condition) ? static_cast<void>(0) : throw std::logic_error("Eigen: " #condition))
+
+#include <atomic>
+#include <cstdlib>
+#include <loraplus/loraplus.hpp>
+#include <new>
+
+#include "support/catch.hpp"
+#include "support/matrices.hpp"
+
+namespace {
+
+std::atomic<long> allocations = 0;
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  ++allocations;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t /*size*/) noexcept {
+  std::free(memory);
+}
+
+namespace {
+
+using namespace loraplus;
+
+/// Runs `step` a few times; none may allocate. Eigen's own allocations are only forbidden where
+/// its product needs none: its packed blocks go to the stack up to 128 KiB.
+template <typename Step>
+void require_no_allocation(bool eigen_too, Step&& step) {
+  step();
+  const long before = allocations;
+  if (eigen_too) Eigen::internal::set_is_malloc_allowed(false);
+  for (int i = 0; i < 3; ++i) {
+    step();
+  }
+  Eigen::internal::set_is_malloc_allowed(true);
+  CHECK(allocations == before);
+}
+
+std::vector<int> labels(Index n, Index classes) {
+  std::vector<int> made;
+  for (Index i = 0; i < n; ++i) {
+    made.push_back(static_cast<int>(i % classes));
+  }
+  return made;
+}
+
+}  // namespace
+
+TEST_CASE("Eigen's allocations are seen by this test") {
+  Eigen::internal::set_is_malloc_allowed(false);
+  CHECK_THROWS_AS(Matrix<float>(100, 100), std::logic_error);
+  Eigen::internal::set_is_malloc_allowed(true);
+}
+
+TEMPLATE_TEST_CASE("a step of an adapted network allocates nothing", "", float, double) {
+  using Scalar = TestType;
+  struct Shape {
+    std::initializer_list<Index> widths;
+    Index n;
+    bool eigen_too;
+  };
+  const Shape shapes[] = {{{20, 48, 33, 10}, 17, true},
+                          {{20, 48, 33, 10}, 1, true},
+                          {{3, 2, 2}, 2, true},
+                          {{784, 256, 256, 10}, 64, false}};
+  for (const Shape& shape : shapes) {
+    for (const Activation activation : {Activation::relu, Activation::gelu, Activation::tanh}) {
+      for (const BiasMode bias : {BiasMode::none, BiasMode::all}) {
+        for (const double dropout : {0.0, 0.1}) {
+          std::mt19937_64 generator{1};
+          const auto network = make_mlp<Scalar>(shape.widths, activation, generator);
+          auto adapted = adapt(network,
+                               {.lora = {.rank = 4, .dropout = dropout, .bias = bias},
+                                .targets = {"fc1"},
+                                .train = {"fc2"}},
+                               generator);
+          LoraPlus optimizer{AdamW{}, {.ratio = 16}, adapted, {.clip_norm = 1}};
+          const auto x = test::random_matrix<Scalar>(adapted.in_features(), shape.n, 2);
+          const auto target = labels(shape.n, adapted.out_features());
+          TrainingStep train(adapted, shape.n);
+          require_no_allocation(shape.eigen_too,
+                                [&] { train(adapted, optimizer, x, target, generator); });
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a smaller batch, both rules of SGD and dx allocate nothing either") {
+  std::mt19937_64 generator{1};
+  LoraLinear layer{SharedWeight<float>(test::random_matrix<float>(48, 64, 1)),
+                   {.rank = 3, .dropout = 0.1},
+                   generator};
+  auto cache = layer.make_cache(17);
+  const auto x = test::random_matrix<float>(64, 17, 2);
+  const auto dy = test::random_matrix<float>(48, 17, 3);
+  Matrix<float> y(48, 17), dx(64, 17);
+  LoraPlus nesterov{
+      Sgd{.momentum = 0.9, .nesterov = true, .weight_decay = 0.1}, {.ratio = 2}, layer};
+  Optimizer plain{Sgd{}, layer};
+  Optimizer adam{Adam{.weight_decay = 0.1}, layer};
+  require_no_allocation(true, [&] {
+    for (const Index n : {17, 5, 1}) {
+      layer.forward(x.leftCols(n), y.leftCols(n), cache, generator);
+      layer.backward(x.leftCols(n), dy.leftCols(n), dx.leftCols(n), cache);
+      nesterov.step(layer);
+      plain.step(layer);
+      adam.step(layer);
+    }
+  });
+}
+
+TEST_CASE("a step of layers composed at compile time, and over views, allocates nothing") {
+  std::mt19937_64 generator{1};
+  const RowMajorMatrix<double> w = test::random<RowMajorMatrix<double>>(33, 20, 1);
+  const auto b = test::random_vector<double>(33, 2);
+  Sequential network{
+      LoraLinear{WeightView{w, b}, {.rank = 2, .bias = BiasMode::lora_only}, generator},
+      ActivationLayer<double>(Activation::silu, 33), Linear<double>(5, 33, generator)};
+  Optimizer optimizer{AdamW{}, network};
+  const auto x = test::random_matrix<double>(20, 9, 3);
+  const auto target = test::random_matrix<double>(5, 9, 4);
+  TrainingStep<decltype(network), MeanSquaredError> train(network, 9);
+  require_no_allocation(true, [&] { train(network, optimizer, x, target, generator); });
+}
