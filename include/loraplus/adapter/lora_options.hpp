@@ -48,12 +48,10 @@ inline double lora_scaling(const LoraOptions& options) {
 /// @return the options, if all are in their ranges
 /// @throws ArgumentError that names the option outside its range and its value
 inline const LoraOptions& validate(const LoraOptions& options) {
-  const auto require = [](bool valid, const char* what, double value) {
-    if (!valid) {
-      throw ArgumentError(std::string("LoraOptions: ") + what + ", found " + std::to_string(value));
-    }
-  };
   const auto positive = [](double value) { return std::isfinite(value) && value > 0; };
+  const auto require = [](bool valid, const char* what, double value) {
+    require_argument(valid, "LoraOptions", what, value);
+  };
   require(options.rank >= 1, "rank must be at least 1", static_cast<double>(options.rank));
   require(positive(options.alpha), "alpha must be positive and finite", options.alpha);
   require(positive(options.init_scale), "init_scale must be positive and finite",

@@ -4,6 +4,8 @@
 // checked in every build: a check is a few integer comparisons beside a matrix product.
 #pragma once
 
+#include <array>
+#include <cstdio>
 #include <loraplus/core/matrix.hpp>
 #include <stdexcept>
 #include <string>
@@ -49,6 +51,15 @@ inline std::string shape_text(Index rows, Index cols) {
 }
 
 }  // namespace detail
+
+/// Throws ArgumentError "<where>: <what>, found <value>" unless `valid`.
+inline void require_argument(bool valid, std::string_view where, std::string_view what,
+                             double value) {
+  if (valid) return;
+  std::array<char, 32> number{};
+  std::snprintf(number.data(), number.size(), "%g", value);
+  throw ArgumentError(std::string(where) + ": " + std::string(what) + ", found " + number.data());
+}
 
 /// Throws ShapeError unless `matrix` is rows x cols.
 /// @param where the function that was called, @param what the name of the matrix in its signature

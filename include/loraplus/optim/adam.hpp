@@ -13,23 +13,24 @@ namespace detail {
 ///     m += (1 - b1) (g - m),  v = b2 v + (1 - b2) g^2
 ///     p -= eta / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + epsilon)
 ///
-/// An epsilon of 0 counts as the smallest normal number, so that a coefficient that has not had
-/// a gradient yet stays where it is, instead of becoming 0 / 0.
+/// An epsilon of 0 counts as the root of the smallest normal number: far below any sqrt(v) that is
+/// not 0, and a coefficient whose v is 0 stays where it is, instead of becoming m / 0.
 struct AdamMoments {
   double beta1;
   double beta2;
   double epsilon;
 
   void validate(const char* rule) const {
-    require_setting(beta1 >= 0 && beta1 < 1, rule, "beta1 must be in [0, 1)", beta1);
-    require_setting(beta2 >= 0 && beta2 < 1, rule, "beta2 must be in [0, 1)", beta2);
-    require_setting(is_finite_nonnegative(epsilon), rule, "epsilon must be finite and at least 0",
-                    epsilon);
+    require_argument(beta1 >= 0 && beta1 < 1, rule, "beta1 must be in [0, 1)", beta1);
+    require_argument(beta2 >= 0 && beta2 < 1, rule, "beta2 must be in [0, 1)", beta2);
+    require_argument(is_finite_nonnegative(epsilon), rule, "epsilon must be finite and at least 0",
+                     epsilon);
   }
 
   template <RealScalar Scalar, typename Gradient>
   void step(FlatView<Scalar>& value, const Gradient& g, OptimizerState<Scalar>& state,
             const UpdateContext& context) const {
+    using std::sqrt;
     const auto t = static_cast<double>(context.step);
     const double correction1 = 1 - std::pow(beta1, t);
     const double correction2 = 1 - std::pow(beta2, t);
@@ -37,7 +38,7 @@ struct AdamMoments {
     const auto b2 = static_cast<Scalar>(beta2);
     const auto rate = static_cast<Scalar>(context.learning_rate / correction1);
     const auto root = static_cast<Scalar>(std::sqrt(correction2));
-    const Scalar smallest = std::numeric_limits<Scalar>::min();
+    const Scalar smallest = sqrt(std::numeric_limits<Scalar>::min());
     const auto eps = std::max(static_cast<Scalar>(epsilon), smallest);
     auto m = state.col(0);
     auto v = state.col(1);

@@ -44,12 +44,15 @@ class LoraPlus : public Optimizer<Rule, Scalar> {
   }
 
   static std::vector<ParameterGroup> make_groups(const Rule& rule, const LoraPlusOptions& options) {
-    detail::require_setting(std::isfinite(options.ratio) && options.ratio > 0, "LoraPlusOptions",
-                            "ratio must be set, positive and finite", options.ratio);
-    detail::require_setting(
-        detail::is_finite_nonnegative(options.embedding_learning_rate), "LoraPlusOptions",
-        "embedding_learning_rate must be finite and at least 0", options.embedding_learning_rate);
+    require_argument(std::isfinite(options.ratio) && options.ratio > 0, "LoraPlusOptions",
+                     "ratio must be set, positive and finite", options.ratio);
+    require_argument(detail::is_finite_nonnegative(options.embedding_learning_rate),
+                     "LoraPlusOptions", "embedding_learning_rate must be finite and at least 0",
+                     options.embedding_learning_rate);
+    rule.validate();
     const double rate_b = options.ratio * rule.learning_rate;
+    require_argument(std::isfinite(rate_b), "LoraPlusOptions",
+                     "ratio times the learning rate must be finite", rate_b);
     return {{"A", rule.learning_rate, rule.weight_decay},
             {"embedding", options.embedding_learning_rate, rule.weight_decay},
             {"B", rate_b, rule.weight_decay},

@@ -58,14 +58,13 @@ class Optimizer {
   /// accumulation, only every so-manyth call does, by the mean; the others leave all as it is.
   /// @return whether the parameters were updated
   /// @throws StateError if the parameters are not those of construction, NonFiniteError if there
-  /// is a clip_norm and the norm is not finite; parameters and state are untouched then
+  /// is a clip_norm and the norm is not finite. Parameters and state are untouched then; the
+  /// gradients stay to be looked at, zero_gradients clears the way for the next step.
   template <HasParameters Model>
   bool step(Model& model) {
     require_same_parameters(model);
-    if (pending_ + 1 < options_.accumulation) {
-      ++pending_;
-      return false;
-    }
+    if (++pending_ < options_.accumulation) return false;
+    pending_ = 0;
     const double scale = gradient_scale(model);
     const double factor = options_.schedule.factor(steps_);
     std::size_t index = 0;
@@ -78,7 +77,6 @@ class Optimizer {
       parameter.gradient.setZero();
     });
     ++steps_;
-    pending_ = 0;
     return true;
   }
 
@@ -141,11 +139,10 @@ class Optimizer {
   void validate() const {
     rule_.validate();
     options_.schedule.validate();
-    detail::require_setting(options_.clip_norm > 0, "OptimizerOptions",
-                            "clip_norm must be positive", options_.clip_norm);
-    detail::require_setting(options_.accumulation >= 1, "OptimizerOptions",
-                            "accumulation must be at least 1",
-                            static_cast<double>(options_.accumulation));
+    require_argument(options_.clip_norm > 0, "OptimizerOptions", "clip_norm must be positive",
+                     options_.clip_norm);
+    require_argument(options_.accumulation >= 1, "OptimizerOptions",
+                     "accumulation must be at least 1", static_cast<double>(options_.accumulation));
   }
 
   /// Moves each matching slot into a new group that inherits from the slot's old one.
@@ -168,7 +165,8 @@ class Optimizer {
         moved.emplace_back(slot.group, groups_.size());
         known = moved.end() - 1;
         const ParameterGroup& old = groups_[slot.group];
-        ParameterGroup made{label, override.learning_rate.value_or(old.learning_rate),
+        ParameterGroup made{label + " of " + old.name,
+                            override.learning_rate.value_or(old.learning_rate),
                             override.weight_decay.value_or(old.weight_decay)};
         detail::require_rate_and_decay("GroupOverride", made.learning_rate, made.weight_decay);
         groups_.push_back(std::move(made));

@@ -19,27 +19,36 @@ struct Sgd {
 
   void validate() const {
     detail::require_rate_and_decay("Sgd", learning_rate, weight_decay);
-    detail::require_setting(momentum >= 0 && momentum < 1, "Sgd", "momentum must be in [0, 1)",
-                            momentum);
-    detail::require_setting(!nesterov || momentum > 0, "Sgd", "Nesterov needs a positive momentum",
-                            momentum);
+    require_argument(momentum >= 0 && momentum < 1, "Sgd", "momentum must be in [0, 1)", momentum);
+    require_argument(!nesterov || momentum > 0, "Sgd", "Nesterov needs a positive momentum",
+                     momentum);
   }
 
   template <RealScalar Scalar>
   void update(FlatView<Scalar> value, ConstFlatView<Scalar> gradient, OptimizerState<Scalar>& state,
               const UpdateContext& context) const {
+    if (context.weight_decay == 0) {
+      step<Scalar>(value, gradient, state, context);
+    } else {
+      step<Scalar>(value, gradient + static_cast<Scalar>(context.weight_decay) * value, state,
+                   context);
+    }
+  }
+
+ private:
+  template <RealScalar Scalar, typename Gradient>
+  void step(FlatView<Scalar>& value, const Gradient& g, OptimizerState<Scalar>& state,
+            const UpdateContext& context) const {
     const auto rate = static_cast<Scalar>(context.learning_rate);
-    const auto decay = static_cast<Scalar>(context.weight_decay);
     const auto mu = static_cast<Scalar>(momentum);
-    const auto decayed = gradient + decay * value;
     if (momentum == 0) {
-      value -= rate * decayed;
+      value -= rate * g;
       return;
     }
     auto m = state.col(0);
-    m = mu * m + decayed;
+    m = mu * m + g;
     if (nesterov) {
-      value -= rate * (decayed + mu * m);
+      value -= rate * (g + mu * m);
     } else {
       value -= rate * m;
     }

@@ -40,22 +40,15 @@ concept UpdateRule = requires(const Rule& rule, FlatView<double> value,
 
 namespace detail {
 
-/// Throws ArgumentError "<rule>: <what>, found <value>".
-inline void require_setting(bool valid, const char* rule, const char* what, double value) {
-  if (!valid) {
-    throw ArgumentError(std::string(rule) + ": " + what + ", found " + std::to_string(value));
-  }
-}
-
 inline bool is_finite_nonnegative(double value) {
   return std::isfinite(value) && value >= 0;
 }
 
 inline void require_rate_and_decay(const char* where, double learning_rate, double weight_decay) {
-  require_setting(is_finite_nonnegative(learning_rate), where,
-                  "the learning rate must be finite and at least 0", learning_rate);
-  require_setting(is_finite_nonnegative(weight_decay), where,
-                  "the weight decay must be finite and at least 0", weight_decay);
+  require_argument(is_finite_nonnegative(learning_rate), where,
+                   "the learning rate must be finite and at least 0", learning_rate);
+  require_argument(is_finite_nonnegative(weight_decay), where,
+                   "the weight decay must be finite and at least 0", weight_decay);
 }
 
 }  // namespace detail
