@@ -115,7 +115,7 @@ TEMPLATE_TEST_CASE("an epsilon of zero leaves a coefficient without gradient whe
   CHECK((p < start).all());
 }
 
-// To be untagged when it is mended: 0 counts as a number far below the root of what v can hold.
+// 0 counts as a number far below the root of what v can hold.
 TEMPLATE_TEST_CASE("an epsilon of zero takes no leap if the square of a gradient underflows", "",
                    float, double) {
   using Scalar = TestType;
