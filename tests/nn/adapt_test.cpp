@@ -91,6 +91,17 @@ TEST_CASE("layers are chosen by name; the bias mode says which biases train") {
         Names{"fc1.bias", "fc2.lora_A", "fc2.lora_B", "fc2.bias", "fc3.bias"});
 }
 
+TEST_CASE("thawed layers are trained in full, the others stay frozen, none is adapted") {
+  const auto network = pretrained<double>();
+  auto thawed = loraplus::thaw(freeze(network), {"fc1", "fc2"});
+  CHECK(parameter_names(thawed) == Names{"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"});
+  const auto x = test::random_matrix<double>(6, 33, 4);
+  CHECK(test::same_bits(predict(thawed, x), predict(network, x)));
+  disturb(thawed);
+  test::require_gradients(thawed, 3, 4);
+  CHECK_THROWS_AS(loraplus::thaw(freeze(network), {"fc4"}), loraplus::ArgumentError);
+}
+
 TEST_CASE("names that are unknown or in both lists are refused") {
   const auto network = pretrained<double>();
   std::mt19937_64 generator{3};

@@ -50,12 +50,23 @@ void require_layers(const Network& network, const std::vector<std::string>& name
   }
 }
 
+/// A frozen network with each stage's layer replaced by what `make_layer` makes of the stage.
+template <FrozenWeight Weight, typename MakeLayer>
+AdaptedMlp<Weight> replace_layers(const FrozenMlp<Weight>& network, MakeLayer&& make_layer) {
+  std::vector<typename AdaptedMlp<Weight>::Stage> stages;
+  for (const auto& stage : network.stages()) {
+    stages.push_back({stage.name, make_layer(stage), stage.activation});
+  }
+  return AdaptedMlp<Weight>(std::move(stages));
+}
+
+/// The layer of a stage, to be trained in full.
 template <FrozenWeight Weight>
-Linear<typename Weight::Scalar> thawed(const FrozenLinear<Weight>& layer, const std::string& name) {
+Linear<typename Weight::Scalar> thawed(const typename FrozenMlp<Weight>::Stage& stage) {
   if constexpr (DenseWeight<Weight>) {
-    return Linear<typename Weight::Scalar>(to_matrix(layer.weight()), layer.bias());
+    return Linear<typename Weight::Scalar>(to_matrix(stage.layer.weight()), stage.layer.bias());
   } else {
-    throw ArgumentError("adapt: '" + name +
+    throw ArgumentError("adapt: '" + stage.name +
                         "' cannot be trained in full, its frozen weight cannot be read");
   }
 }
@@ -84,24 +95,18 @@ AdaptedMlp<Weight> adapt(const FrozenMlp<Weight>& network, const AdaptOptions& o
   validate(options.lora);
   detail::require_layers(network, options.targets, "`targets`");
   detail::require_layers(network, options.train, "`train`");
-  const bool train_frozen_bias = options.lora.bias == BiasMode::all;
-  std::vector<typename AdaptedMlp<Weight>::Stage> stages;
-  for (const auto& stage : network.stages()) {
+  return detail::replace_layers(network, [&](const auto& stage) -> AdaptedLayer<Weight> {
     const bool trained = detail::contains(options.train, stage.name);
     const bool targeted = detail::contains(options.targets, stage.name);
     if (trained && targeted) {
       throw ArgumentError("adapt: '" + stage.name + "' is both in `targets` and in `train`");
     }
-    const auto make_layer = [&]() -> AdaptedLayer<Weight> {
-      if (trained) return detail::thawed(stage.layer, stage.name);
-      if (targeted || options.targets.empty()) {
-        return LoraLinear<Weight>(stage.layer.weight(), options.lora, generator);
-      }
-      return FrozenLinear<Weight>(stage.layer.weight(), train_frozen_bias);
-    };
-    stages.push_back({stage.name, make_layer(), stage.activation});
-  }
-  return AdaptedMlp<Weight>(std::move(stages));
+    if (trained) return detail::thawed<Weight>(stage);
+    if (targeted || options.targets.empty()) {
+      return LoraLinear<Weight>(stage.layer.weight(), options.lora, generator);
+    }
+    return FrozenLinear<Weight>(stage.layer.weight(), options.lora.bias == BiasMode::all);
+  });
 }
 
 /// The same for a trained network, which is copied and left as it is.
@@ -109,6 +114,18 @@ template <RealScalar Scalar, RandomBits Generator>
 AdaptedMlp<SharedWeight<Scalar>> adapt(const Mlp<Linear<Scalar>>& network,
                                        const AdaptOptions& options, Generator& generator) {
   return adapt(freeze(network), options, generator);
+}
+
+/// A frozen network with some layers to be trained in full and no adapters: full fine-tuning of
+/// these layers.
+/// @throws ArgumentError if a name is unknown
+template <FrozenWeight Weight>
+AdaptedMlp<Weight> thaw(const FrozenMlp<Weight>& network, const std::vector<std::string>& train) {
+  detail::require_layers(network, train, "`train`");
+  return detail::replace_layers(network, [&](const auto& stage) -> AdaptedLayer<Weight> {
+    if (detail::contains(train, stage.name)) return detail::thawed<Weight>(stage);
+    return stage.layer;
+  });
 }
 
 /// A plain network of dense layers that computes what the adapted one does, for a program that
