@@ -1,44 +1,52 @@
 #!/bin/sh
-# sh .ci/install.sh PACKAGE... [--optional PACKAGE...]: installs the Debian or Ubuntu packages that
-# are missing. An optional one that the system does not know is passed over.
+# sh .ci/install.sh PACKAGE... [--optional PACKAGE...]
+# Installs those of the Debian or Ubuntu packages that are missing. Without an optional one it goes
+# on; on other systems it says what to install and leaves the rest to the build.
 set -eu
 
-missing=
+is_installed() {
+  case $1 in
+    gnuplot-nox) command -v gnuplot >/dev/null 2>&1 && return ;;
+    *) command -v "$1" >/dev/null 2>&1 && return ;;  # a tool, from wherever
+  esac
+  dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'
+}
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then
+    env DEBIAN_FRONTEND=noninteractive "$@"
+  elif command -v sudo >/dev/null 2>&1; then
+    sudo env DEBIAN_FRONTEND=noninteractive "$@"
+  else
+    echo "loraplus: this needs root, and there is no sudo" >&2
+    return 1
+  fi
+}
+
+required=
 optional=
-list=missing
+list=required
 for package in "$@"; do
   if [ "$package" = --optional ]; then
     list=optional
-  elif ! dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed'; then
-    if [ "$list" = missing ]; then missing="$missing $package"; else optional="$optional $package"; fi
+  elif ! is_installed "$package"; then
+    if [ "$list" = required ]; then required="$required $package"; else optional="$optional $package"; fi
   fi
 done
-[ -n "$missing$optional" ] || exit 0
+[ -n "$required$optional" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
-  echo "loraplus: no apt-get here; if something is missing below, install what these Debian" >&2
-  echo "packages hold:$missing$optional" >&2
+  echo "loraplus: no apt-get here; install what these Debian packages hold:$required$optional" >&2
   exit 0
 fi
 
-as_root=
-if [ "$(id -u)" -ne 0 ]; then
-  if ! command -v sudo >/dev/null 2>&1; then
-    echo "loraplus: neither root nor sudo; ask an administrator to install:$missing$optional" >&2
-    [ -z "$missing" ] || exit 1
-    exit 0
-  fi
-  as_root=sudo
-fi
-
-echo "loraplus: installing$missing$optional" >&2
-export DEBIAN_FRONTEND=noninteractive
-$as_root apt-get update -qq >&2
-if [ -n "$missing" ]; then
-  # shellcheck disable=SC2086  # a list of packages
-  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >&2
+echo "loraplus: installing$required$optional" >&2
+as_root apt-get update -qq >&2 || echo "loraplus: the package lists could not be updated" >&2
+if [ -n "$required" ]; then
+  # shellcheck disable=SC2086  # each word is a package
+  as_root apt-get install -y -qq --no-install-recommends $required >&2
 fi
 for package in $optional; do
-  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >&2 ||
-    echo "loraplus: no package $package on this system, going on without" >&2
+  as_root apt-get install -y -qq --no-install-recommends "$package" >&2 ||
+    echo "loraplus: going on without $package" >&2
 done

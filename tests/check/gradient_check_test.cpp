@@ -48,7 +48,7 @@ std::vector<loraplus::GradientError> checked(Wrong::Fault fault) {
 
 }  // namespace
 
-TEST_CASE("a right layer passes; the tensors are named, the input last") {
+TEST_CASE("a right layer passes, the tensors are named, the input last") {
   const auto errors = checked(Wrong::Fault::none);
   REQUIRE(errors.size() == 2);
   CHECK(errors[0].tensor == "gain");

@@ -71,7 +71,7 @@ TEMPLATE_TEST_CASE("an adapted network equals the trained one at the start, bit 
   }
 }
 
-TEST_CASE("layers are chosen by name; the bias mode says which biases train") {
+TEST_CASE("layers are chosen by name, and the bias mode says which biases train") {
   const auto network = pretrained<double>();
   std::mt19937_64 generator{3};
   const auto names = [&](const AdaptOptions& options) {

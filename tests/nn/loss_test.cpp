@@ -130,7 +130,7 @@ TEST_CASE("labels that are no class, or too few, are refused by sample") {
   CHECK(d == Matrix<double>::Ones(3, 2));
 }
 
-TEST_CASE("an empty batch has no mean; wrong shapes are refused") {
+TEST_CASE("an empty batch has no mean, and wrong shapes are refused") {
   Matrix<double> none(3, 0), some(3, 2), other(2, 2);
   const std::vector<int> labels{0, 1};
   CHECK_THROWS_AS(SoftmaxCrossEntropy::evaluate<double>(none, std::span<const int>(), none),

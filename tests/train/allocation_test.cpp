@@ -20,6 +20,13 @@ std::atomic<long> allocations = 0;
 
 }  // namespace
 
+// The address sanitizer brings these operators itself; there only Eigen's allocations are seen.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LORAPLUS_ADDRESS_SANITIZER
+#endif
+#endif
+#if !defined(LORAPLUS_ADDRESS_SANITIZER) && !defined(__SANITIZE_ADDRESS__)
 void* operator new(std::size_t size) {
   ++allocations;
   if (void* memory = std::malloc(size)) return memory;
@@ -31,6 +38,7 @@ void operator delete(void* memory) noexcept {
 void operator delete(void* memory, std::size_t /*size*/) noexcept {
   std::free(memory);
 }
+#endif
 
 namespace {
 

@@ -1,0 +1,247 @@
+#include "experiment.hpp"
+
+#include <chrono>
+#include <cmath>
+#include <loraplus/optim/adam.hpp>
+#include <loraplus/optim/optimizer.hpp>
+#include <loraplus/train/evaluate.hpp>
+
+#include "interrupt.hpp"
+#include "parallel.hpp"
+#include "run.hpp"
+#include "tasks.hpp"
+
+namespace finetune {
+namespace {
+
+using loraplus::StepReport;
+using Clock = std::chrono::steady_clock;
+
+constexpr Index hidden_width = 256;
+constexpr Index pretrain_batch = 128;
+constexpr Index curve_points = 20;  // about as many as a curve has
+
+/// The middle of the learning rates that every method tries, the same for all methods. Neighbours
+/// differ by a factor; both were set wide enough that no method's best is at the edge.
+struct Grid {
+  double centre;
+  double factor;
+};
+
+Grid grid_of(Rule rule) {
+  if (rule == Rule::sgd) return {0x1p-3, 2};
+  return {0x1p-8, 2};
+}
+
+/// By rising value.
+std::vector<Trial> make_trials(const Options& options) {
+  const Grid grid = grid_of(options.optimizer);
+  std::vector<Trial> trials;
+  for (int i = 0; i < options.trials; ++i) {
+    trials.push_back({grid.centre * std::pow(grid.factor, i - (options.trials - 1) / 2.0)});
+  }
+  return trials;
+}
+
+/// Images on which accuracies are measured by several threads. The parts are always the same, so
+/// the result does not depend on the number of threads.
+class TestSet {
+ public:
+  TestSet(const Labelled& data, unsigned threads) : size_(data.size()), threads_(threads) {
+    constexpr Index part = 1280;
+    for (Index first = 0; first < data.size(); first += part) {
+      const Index count = std::min(part, data.size() - first);
+      const auto labels = data.labels.begin() + first;
+      parts_.push_back({data.inputs.middleCols(first, count), {labels, labels + count}});
+    }
+  }
+
+  template <typename Model>
+  double accuracy(const Model& model) const {
+    std::vector<double> correct(parts_.size());
+    parallel_for(parts_.size(), threads_, [&](std::size_t i) {
+      correct[i] = loraplus::accuracy(model, parts_[i]) * static_cast<double>(parts_[i].size());
+    });
+    double total = 0;
+    for (const double count : correct) {
+      total += std::round(count);  // a whole number but for the last bits
+    }
+    return total / static_cast<double>(size_);
+  }
+
+ private:
+  std::vector<Labelled> parts_;
+  Index size_;
+  unsigned threads_;
+};
+
+loraplus::Mlp<loraplus::Linear<float>> pretrain(const Options& options,
+                                                const std::vector<Index>& widths,
+                                                const Labelled& data, Progress& progress) {
+  const Index batches = (data.size() + pretrain_batch - 1) / pretrain_batch;
+  const loraplus::FitOptions fit_options{.steps = options.pretrain_epochs * batches,
+                                         .batch = pretrain_batch};
+  auto generator = make_generator(options.seed, Stream::pretraining);
+  auto network = loraplus::make_mlp<float>(widths, loraplus::Activation::relu, generator);
+  loraplus::Optimizer optimizer(
+      loraplus::Adam{.learning_rate = 1e-3}, network,
+      {.schedule = {.decay = loraplus::Decay::linear, .total_steps = fit_options.steps}});
+  progress.begin("1/3 pretraining", fit_options.steps);
+  loraplus::fit<loraplus::SoftmaxCrossEntropy>(network, optimizer, data, fit_options, generator,
+                                               [&](const StepReport& /*report*/) {
+                                                 throw_if_interrupted();
+                                                 progress.advance();
+                                                 return true;
+                                               });
+  progress.end();
+  return network;
+}
+
+/// Trains with the learning rate of the trial and judges it. All trials share one seed.
+void try_out(const Problem& problem, Method method, const Labelled& validation, Progress& progress,
+             Trial& trial) {
+  Index steps = 0;
+  const Trained trained = train(problem, {method, trial.learning_rate, problem.options.seed},
+                                [&](const StepReport& report, const Network& /*network*/) {
+                                  throw_if_interrupted();
+                                  progress.advance();
+                                  steps = report.step;
+                                });
+  progress.advance(problem.options.steps - steps);  // those that divergence has saved
+  trial.diverged = trained.diverged;
+  trial.accuracy = loraplus::accuracy(trained.network, validation);
+}
+
+/// Chooses the learning rate of every method, each among as many.
+void tune(const Problem& problem, const Labelled& validation, Progress& progress,
+          std::vector<MethodResult>& methods) {
+  struct Job {
+    Method method;
+    Trial* trial;
+  };
+  std::vector<Job> jobs;
+  for (MethodResult& result : methods) {
+    result.trials = make_trials(problem.options);
+    for (Trial& trial : result.trials) {
+      jobs.push_back({result.method, &trial});
+    }
+  }
+  progress.begin("2/3 learning rates", static_cast<Index>(jobs.size()) * problem.options.steps);
+  parallel_for(jobs.size(), problem.options.threads, [&](std::size_t i) {
+    try_out(problem, jobs[i].method, validation, progress, *jobs[i].trial);
+  });
+  progress.end();
+  for (MethodResult& result : methods) {
+    const auto best =
+        std::max_element(result.trials.begin(), result.trials.end(),
+                         [](const Trial& a, const Trial& b) { return a.accuracy < b.accuracy; });
+    result.learning_rate = best->learning_rate;
+  }
+}
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// A run whose curve is followed on the test images, and whose steps are timed.
+Run final_run(const Problem& problem, const Setting& setting, const TestSet& test, double before,
+              Progress& progress) {
+  const Index steps = problem.options.steps;
+  const Index interval = std::max<Index>(1, steps / curve_points);
+  Run run{setting.seed};
+  run.curve.push_back({0, {}, before});
+  std::vector<double> step_seconds;
+  double loss_sum = 0;
+  auto resumed = Clock::now();
+  const Trained trained =
+      train(problem, setting, [&](const StepReport& report, const Network& network) {
+        step_seconds.push_back(seconds_since(resumed));
+        throw_if_interrupted();
+        progress.advance();
+        loss_sum += report.loss;
+        if (report.step % interval == 0 || report.step == steps) {
+          const auto passed = static_cast<double>(report.step - run.curve.back().step);
+          run.curve.push_back({report.step, loss_sum / passed, test.accuracy(network)});
+          loss_sum = 0;
+        }
+        resumed = Clock::now();
+      });
+  run.diverged = trained.diverged;
+  run.accuracy = trained.diverged ? test.accuracy(trained.network) : run.curve.back().accuracy;
+  run.seconds_per_step = median(step_seconds);
+  run.state_bytes = trained.state_bytes;
+  return run;
+}
+
+/// One run after the other, the methods in turn, so that whatever else the computer does meets
+/// all of them alike and nothing of our own disturbs the clock.
+void make_final_runs(const Problem& problem, const TestSet& test, Progress& progress,
+                     Results& results) {
+  const Options& options = problem.options;
+  const Index runs = static_cast<Index>(options.seeds) * static_cast<Index>(all_methods.size());
+  progress.begin("3/3 final runs", runs * options.steps);
+  for (int i = 1; i <= options.seeds; ++i) {
+    for (MethodResult& result : results.methods) {
+      const Setting setting{result.method, result.learning_rate,
+                            options.seed + static_cast<std::uint64_t>(i)};
+      result.runs.push_back(final_run(problem, setting, test, results.before, progress));
+    }
+  }
+  progress.end();
+}
+
+MethodResult describe(const Problem& problem, Method method) {
+  Network network = make_network(problem, method, problem.options.seed);
+  return {method, loraplus::parameter_count(network)};
+}
+
+/// The images that the user of the program says they have.
+Labelled take_samples(const Options& options, Labelled pool) {
+  const Index samples = options.samples.value_or(pool.size());
+  if (samples > pool.size()) {
+    throw std::invalid_argument("--samples " + std::to_string(samples) + ": only " +
+                                std::to_string(pool.size()) + " images are there to adapt on");
+  }
+  pool.inputs.conservativeResize(Eigen::NoChange, samples);
+  pool.labels.resize(static_cast<std::size_t>(samples));
+  return pool;
+}
+
+}  // namespace
+
+void run_experiment(const Options& options, Splits splits, Progress& progress, Results& results) {
+  const Index side = splits.side;
+  const Labelled samples =
+      shifted(options.task, take_samples(options, std::move(splits.pool)), side);
+  const Labelled validation = shifted(options.task, std::move(splits.validation), side);
+  results.data_name = splits.name;
+  results.samples = samples.size();
+  results.validation = validation.size();
+  results.test = splits.test.size();
+
+  results.widths = {side * side, hidden_width, hidden_width, classes};
+
+  auto pretrained = pretrain(options, results.widths, splits.pretrain, progress);
+  results.parameters = loraplus::parameter_count(pretrained);
+  const Problem problem{loraplus::freeze(pretrained), samples, options};
+
+  results.upright = TestSet(splits.test, options.threads).accuracy(problem.network);
+  const TestSet test(shifted(options.task, std::move(splits.test), side), options.threads);
+  results.before = test.accuracy(problem.network);
+  results.target =
+      options.target.value_or(results.before + 0.9 * (results.upright - results.before));
+
+  for (const Method method : all_methods) {
+    results.methods.push_back(describe(problem, method));
+  }
+  if (options.learning_rate) {
+    for (MethodResult& result : results.methods) {
+      result.learning_rate = *options.learning_rate;
+    }
+  } else {
+    tune(problem, validation, progress, results.methods);
+  }
+  make_final_runs(problem, test, progress, results);
+}
+
+}  // namespace finetune

@@ -1,0 +1,15 @@
+#pragma once
+
+#include "data.hpp"
+#include "progress.hpp"
+#include "results.hpp"
+
+namespace finetune {
+
+/// Pretrains and freezes a network, chooses every method's learning rate by validation images,
+/// then makes the final runs and measures them by test images.
+/// @param results filled as the work goes on, and valid whenever this ends
+/// @throws Interrupted, or std::invalid_argument if there are fewer images than options.samples
+void run_experiment(const Options& options, Splits splits, Progress& progress, Results& results);
+
+}  // namespace finetune

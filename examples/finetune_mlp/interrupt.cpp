@@ -1,0 +1,28 @@
+#include "interrupt.hpp"
+
+#include <atomic>
+#include <csignal>
+
+namespace finetune {
+namespace {
+
+std::atomic<bool> interrupted = false;
+static_assert(std::atomic<bool>::is_always_lock_free);  // else a handler could not use it
+
+void note_interrupt(int signal) {
+  interrupted = true;
+  std::signal(signal, SIG_DFL);
+}
+
+}  // namespace
+
+void catch_interrupts() {
+  std::signal(SIGINT, note_interrupt);
+  std::signal(SIGTERM, note_interrupt);
+}
+
+void throw_if_interrupted() {
+  if (interrupted) throw Interrupted{};
+}
+
+}  // namespace finetune

@@ -1,0 +1,279 @@
+// The parts of the example finetune_mlp, and the program as a user runs it, on small IDX files
+// that this test writes.
+#include <sys/wait.h>
+#include <zlib.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "finetune_mlp/data.hpp"
+#include "finetune_mlp/idx.hpp"
+#include "finetune_mlp/results.hpp"
+#include "finetune_mlp/tasks.hpp"
+#include "support/catch.hpp"
+#include "support/errors.hpp"
+#include "support/matrices.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using finetune::Labelled;
+using finetune::Task;
+using loraplus::Index;
+using loraplus::Matrix;
+
+constexpr int side = 8;
+
+std::string big_endian(std::uint32_t value) {
+  std::string bytes;
+  for (const unsigned shift : {24U, 16U, 8U, 0U}) {
+    bytes += static_cast<char>((value >> shift) & 0xFFU);
+  }
+  return bytes;
+}
+
+void write(const fs::path& file, const std::string& content) {
+  std::ofstream(file, std::ios::binary) << content;
+}
+
+void write_gzipped(const fs::path& file, const std::string& content) {
+  const gzFile stream = gzopen(file.c_str(), "wb");
+  gzwrite(stream, content.data(), static_cast<unsigned>(content.size()));
+  gzclose(stream);
+}
+
+std::string read(const fs::path& file) {
+  std::ostringstream content;
+  content << std::ifstream(file, std::ios::binary).rdbuf();
+  return content.str();
+}
+
+/// Images whose class is the brightest of their first ten pixels, as an IDX file.
+std::string images(int count) {
+  std::string bytes = big_endian(0x803) + big_endian(static_cast<std::uint32_t>(count)) +
+                      big_endian(side) + big_endian(side);
+  std::mt19937_64 generator{1};
+  for (int image = 0; image < count; ++image) {
+    for (int pixel = 0; pixel < side * side; ++pixel) {
+      const bool bright = pixel == image % 10;
+      bytes += static_cast<char>(bright ? 255 : loraplus::uniform_index(generator, 100));
+    }
+  }
+  return bytes;
+}
+
+std::string labels(int count) {
+  std::string bytes = big_endian(0x801) + big_endian(static_cast<std::uint32_t>(count));
+  for (int image = 0; image < count; ++image) {
+    bytes += static_cast<char>(image % 10);
+  }
+  return bytes;
+}
+
+/// A fresh folder with a small data set, half of its files gzipped.
+fs::path make_data(const std::string& name) {
+  const fs::path folder = fs::path(FINETUNE_FOLDER) / name;
+  fs::remove_all(folder);
+  fs::create_directories(folder);
+  write_gzipped(folder / "train-images-idx3-ubyte.gz", images(360));
+  write(folder / "train-labels-idx1-ubyte", labels(360));
+  write(folder / "t10k-images-idx3-ubyte", images(60));
+  write_gzipped(folder / "t10k-labels-idx1-ubyte.gz", labels(60));
+  return folder;
+}
+
+struct Ended {
+  int code;
+  std::string text;  // what it printed, on both streams
+};
+
+Ended run(const std::string& arguments, const fs::path& folder) {
+  const fs::path text = folder / "printed.txt";
+  const int status = std::system(
+      (std::string(FINETUNE_MLP) + ' ' + arguments + " > '" + text.string() + "' 2>&1 < /dev/null")
+          .c_str());
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read(text)};
+}
+
+const std::string brief =
+    " --pretrain-epochs 30 --steps 20 --trials 2 --seeds 2 --batch 16";
+
+std::string idx_error(const fs::path& file) {
+  return test::message_of<finetune::IdxError>([&] { finetune::read_idx_images(file); });
+}
+
+}  // namespace
+
+TEST_CASE("IDX files are read, plain and gzipped") {
+  const fs::path folder = make_data("idx");
+  const auto gzipped = finetune::read_idx_images(folder / "train-images-idx3-ubyte.gz");
+  CHECK(gzipped.rows == side);
+  CHECK(gzipped.cols == side);
+  CHECK(gzipped.pixels.cols() == 360);
+  CHECK(gzipped.pixels(3, 13) == 255);
+  const auto plain = finetune::read_idx_images(folder / "t10k-images-idx3-ubyte");
+  CHECK(plain.pixels == gzipped.pixels.leftCols(60));
+  CHECK(finetune::read_idx_labels(folder / "train-labels-idx1-ubyte")[13] == 3);
+}
+
+TEST_CASE("files that are not what they should be are refused by name and reason") {
+  const fs::path folder = make_data("bad_idx");
+  const fs::path file = folder / "t10k-images-idx3-ubyte";
+  const auto refusal = [&](const std::string& content) {
+    write(file, content);
+    const std::string message = idx_error(file);
+    CHECK(test::contains(message, file.string()));
+    return message;
+  };
+  CHECK(test::contains(refusal(labels(60)), "0x00000803, found 0x00000801"));
+  CHECK(test::contains(refusal(""), "truncated"));
+  CHECK(test::contains(refusal(images(60).substr(0, 1000)), "truncated"));
+  CHECK(test::contains(refusal(images(60) + "x"), "more data"));
+  CHECK(test::contains(refusal(big_endian(0x803) + big_endian(0xFFFFFFFFU) +
+                               big_endian(0xFFFFFFFFU) + big_endian(0xFFFFFFFFU)),
+                       "implausible"));
+  CHECK(test::contains(idx_error(folder / "absent"), "cannot be opened"));
+  const std::string whole = read(folder / "train-images-idx3-ubyte.gz");
+  write(file, whole.substr(0, whole.size() / 2));
+  CHECK(test::contains(idx_error(file), file.string()));
+}
+
+TEST_CASE("the shifts do to images what they say") {
+  const Labelled upright{test::random_matrix<float>(side * side, 3, 1).cwiseAbs(), {0, 4, 9}};
+  Labelled turned = upright;
+  for (int turn = 0; turn < 4; ++turn) {
+    turned = finetune::shifted(Task::rotate90, turned, side);
+    CHECK(turned.labels == upright.labels);
+    if (turn == 0) {
+      // clockwise: the first row becomes the last column
+      CHECK(turned.inputs(side - 1, 0) == upright.inputs(0, 0));
+      CHECK(turned.inputs(side * side - 1, 0) == upright.inputs(side - 1, 0));
+    }
+  }
+  CHECK(turned.inputs == upright.inputs);
+
+  const Labelled inverted = finetune::shifted(Task::invert, upright, side);
+  CHECK(inverted.labels == std::vector<int>{1, 5, 0});
+  CHECK(inverted.inputs == (1 - upright.inputs.array()).matrix());
+
+  // a round spot in the middle looks the same when it is turned
+  Labelled spot{Matrix<float>(side * side, 1), {0}};
+  for (int pixel = 0; pixel < side * side; ++pixel) {
+    const double row = pixel / side - (side - 1) / 2.0;
+    const double col = pixel % side - (side - 1) / 2.0;
+    spot.inputs(pixel) = static_cast<float>(std::exp(-(row * row + col * col) / 8));
+  }
+  const Labelled slanted = finetune::shifted(Task::rotate15, spot, side);
+  CHECK((slanted.inputs - spot.inputs).cwiseAbs().maxCoeff() < 0.1);
+  // and one to the right goes down, as clockwise it must
+  Labelled right{Matrix<float>::Zero(side * side, 1), {0}};
+  right.inputs(3 * side + 7) = 1;
+  const Labelled lowered = finetune::shifted(Task::rotate15, right, side);
+  Index brightest = 0;
+  lowered.inputs.col(0).maxCoeff(&brightest);
+  CHECK(brightest / side > 3);
+}
+
+TEST_CASE("the median stands with runs that never reach a target") {
+  const double never = std::numeric_limits<double>::infinity();
+  CHECK(finetune::median({3, 1, 2}) == 2);
+  CHECK(finetune::median({4, 1, 2, 3}) == 2.5);
+  CHECK(finetune::median({never, 1, 2}) == 2);
+  CHECK(finetune::median({never, never, 2}) == never);
+}
+
+TEST_CASE("every task is run and leaves complete files whose figures are those printed") {
+  const fs::path folder = make_data("tasks");
+  for (const std::string task : {"rotate15", "rotate90", "invert"}) {
+    const fs::path out = folder / task;
+    const Ended ended = run("--task " + task + " --data '" + folder.string() + "' --out '" +
+                                out.string() + "' --quiet" + brief,
+                            folder);
+    CAPTURE(task, ended.text);
+    REQUIRE(ended.code == 0);
+    const auto summary = nlohmann::json::parse(read(out / "summary.json"));
+    CHECK_FALSE(summary.at("interrupted").get<bool>());
+    CHECK(summary.at("settings").at("task") == task);
+    REQUIRE(summary.at("methods").size() == 3);
+    for (const auto& method : summary.at("methods")) {
+      CHECK(method.at("trials").size() == 2);  // as many for every method
+      CHECK(method.at("runs").size() == 2);
+      CHECK(method.at("optimizer_state_bytes") ==
+            8 * method.at("trainable_parameters").get<long>());  // two moments of AdamW
+      char accuracy[32];
+      std::snprintf(accuracy, sizeof accuracy, "%.1f %%",
+                    100 * method.at("accuracy_after").at("median").get<double>());
+      CHECK(test::contains(ended.text, accuracy));
+      CHECK(test::contains(ended.text, method.at("method").get<std::string>()));
+    }
+    const std::string curves = read(out / "curves.csv");
+    CHECK(curves.rfind("method,seed,step,loss,accuracy\n", 0) == 0);
+    CHECK(test::contains(curves, "\nLoRA+,"));
+    CHECK(test::contains(read(out / "curves.gp"), "plot"));
+  }
+}
+
+TEST_CASE("the numbers do not depend on the number of threads") {
+  const fs::path folder = make_data("threads");
+  std::string curves[2];
+  for (const int threads : {1, 2}) {
+    const fs::path out = folder / std::to_string(threads);
+    const Ended ended = run("--data '" + folder.string() + "' --out '" + out.string() +
+                                "' --quiet --init b_uniform --optimizer sgd" + brief +
+                                " --threads " + std::to_string(threads) + " 2>&1",
+                            folder);
+    curves[threads - 1] = read(out / "curves.csv");
+    if (ended.code != 0) FAIL(ended.text);
+  }
+  CHECK(curves[0] == curves[1]);
+}
+
+TEST_CASE("an interrupted program leaves what was done, and says that it is not all") {
+  const fs::path folder = make_data("interrupt");
+  const fs::path out = folder / "out";
+  // timeout sends SIGINT while the first of very many runs is made
+  const Ended ended = [&] {
+    const fs::path text = folder / "printed.txt";
+    const int status = std::system(
+        ("timeout --signal=INT 5 " + std::string(FINETUNE_MLP) + " --data '" + folder.string() +
+         "' --out '" + out.string() +
+         "' --pretrain-epochs 1 --learning-rate 0.001 --steps 20 --seeds 1000 --batch 16 > '" +
+         text.string() + "' 2>&1; test $? -ge 124")
+            .c_str());
+    return Ended{WEXITSTATUS(status), read(text)};
+  }();
+  CAPTURE(ended.text);
+  CHECK(ended.code == 0);
+  CHECK(test::contains(ended.text, "interrupted"));
+  const auto summary = nlohmann::json::parse(read(out / "summary.json"));
+  CHECK(summary.at("interrupted").get<bool>());
+  CHECK(summary.at("methods").at(0).at("runs").size() >= 1);
+  CHECK(summary.at("methods").at(0).at("runs").size() < 1000);
+  CHECK(test::contains(read(out / "curves.csv"), "full fine-tuning,"));
+}
+
+TEST_CASE("without data the program says what to do, and it refuses bad values") {
+  const fs::path folder = make_data("refusals");
+  const Ended none = run("--data /nonexistent --out '" + folder.string() + "/out'", folder);
+  CHECK(none.code == 1);
+  CHECK(test::contains(none.text, "--data synthetic"));
+  CHECK(test::contains(none.text, "dataset-fashion-mnist"));
+  for (const std::string bad : {"--rank 0", "--ratio 0", "--ratio nan", "--ratio -4", "--task flip",
+                                "--steps 1.5", "--learning-rate inf", "--target 2", "--unknown"}) {
+    CAPTURE(bad);
+    const Ended ended = run(bad, folder);
+    CHECK(ended.code == 2);
+    CHECK(test::contains(ended.text, bad.substr(0, bad.find(' '))));
+  }
+  const Ended help = run("--help", folder);
+  CHECK(help.code == 0);
+  for (const char* option :
+       {"--task", "--data", "--rank", "--alpha", "--ratio", "--learning-rate", "--init", "--batch",
+        "--steps", "--optimizer", "--seed", "--threads", "--out"}) {
+    CHECK(test::contains(help.text, option));
+  }
+}
