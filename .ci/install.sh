@@ -12,17 +12,6 @@ is_installed() {
   dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'
 }
 
-as_root() {
-  if [ "$(id -u)" -eq 0 ]; then
-    env DEBIAN_FRONTEND=noninteractive "$@"
-  elif command -v sudo >/dev/null 2>&1; then
-    sudo env DEBIAN_FRONTEND=noninteractive "$@"
-  else
-    echo "loraplus: this needs root, and there is no sudo" >&2
-    return 1
-  fi
-}
-
 required=
 optional=
 list=required
@@ -40,13 +29,27 @@ if ! command -v apt-get >/dev/null 2>&1; then
   exit 0
 fi
 
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null 2>&1; then
+    echo "loraplus: this needs an administrator: apt-get install$required$optional" >&2
+    [ -z "$required" ] && exit 0
+    exit 1
+  fi
+  as_root=sudo
+fi
+
+# Installs without questions.
+install() {
+  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
 echo "loraplus: installing$required$optional" >&2
-as_root apt-get update -qq >&2 || echo "loraplus: the package lists could not be updated" >&2
+$as_root apt-get update -qq >&2 || echo "loraplus: the package lists could not be updated" >&2
 if [ -n "$required" ]; then
   # shellcheck disable=SC2086  # each word is a package
-  as_root apt-get install -y -qq --no-install-recommends $required >&2
+  install $required
 fi
 for package in $optional; do
-  as_root apt-get install -y -qq --no-install-recommends "$package" >&2 ||
-    echo "loraplus: going on without $package" >&2
+  install "$package" || echo "loraplus: going on without $package" >&2
 done

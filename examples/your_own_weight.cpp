@@ -16,10 +16,10 @@ struct PrunedWeight {
   Index in_features() const { return w.cols(); }
   Index out_features() const { return w.rows(); }
   void forward(loraplus::ConstMatrixView<double> x, loraplus::MatrixView<double> y) const {
-    y = w * x;
+    y.noalias() = w * x;
   }
   void backward(loraplus::ConstMatrixView<double> dy, loraplus::MatrixView<double> dx) const {
-    dx = w.transpose() * dy;
+    dx.noalias() = w.transpose() * dy;
   }
 };
 static_assert(loraplus::FrozenWeight<PrunedWeight>);

@@ -5,6 +5,7 @@
 #include <loraplus/optim/adam.hpp>
 #include <loraplus/optim/optimizer.hpp>
 #include <loraplus/train/evaluate.hpp>
+#include <utility>
 
 #include "interrupt.hpp"
 #include "parallel.hpp"
@@ -132,9 +133,10 @@ void tune(const Problem& problem, const Labelled& validation, Progress& progress
   });
   progress.end();
   for (MethodResult& result : methods) {
-    const auto best =
-        std::max_element(result.trials.begin(), result.trials.end(),
-                         [](const Trial& a, const Trial& b) { return a.accuracy < b.accuracy; });
+    const auto best = std::max_element(
+        result.trials.begin(), result.trials.end(), [](const Trial& a, const Trial& b) {
+          return std::pair(!a.diverged, a.accuracy) < std::pair(!b.diverged, b.accuracy);
+        });
     result.learning_rate = best->learning_rate;
   }
 }
@@ -144,12 +146,10 @@ double seconds_since(Clock::time_point start) {
 }
 
 /// A run whose curve is followed on the test images, and whose steps are timed.
-Run final_run(const Problem& problem, const Setting& setting, const TestSet& test, double before,
-              Progress& progress) {
+/// @param run filled as it goes on; its curve has the start
+void final_run(const Problem& problem, const Setting& setting, const TestSet& test, Index interval,
+               Progress& progress, Run& run) {
   const Index steps = problem.options.steps;
-  const Index interval = std::max<Index>(1, steps / curve_points);
-  Run run{setting.seed};
-  run.curve.push_back({0, {}, before});
   std::vector<double> step_seconds;
   double loss_sum = 0;
   auto resumed = Clock::now();
@@ -170,7 +170,6 @@ Run final_run(const Problem& problem, const Setting& setting, const TestSet& tes
   run.accuracy = trained.diverged ? test.accuracy(trained.network) : run.curve.back().accuracy;
   run.seconds_per_step = median(step_seconds);
   run.state_bytes = trained.state_bytes;
-  return run;
 }
 
 /// One run after the other, the methods in turn, so that whatever else the computer does meets
@@ -184,7 +183,15 @@ void make_final_runs(const Problem& problem, const TestSet& test, Progress& prog
     for (MethodResult& result : results.methods) {
       const Setting setting{result.method, result.learning_rate,
                             options.seed + static_cast<std::uint64_t>(i)};
-      result.runs.push_back(final_run(problem, setting, test, results.before, progress));
+      Run run{setting.seed};
+      run.curve.push_back({0, {}, results.before});
+      try {
+        final_run(problem, setting, test, results.curve_interval, progress, run);
+      } catch (const Interrupted&) {
+        result.unfinished = std::move(run);
+        throw;
+      }
+      result.runs.push_back(std::move(run));
     }
   }
   progress.end();
@@ -231,6 +238,7 @@ void run_experiment(const Options& options, Splits splits, Progress& progress, R
   results.target =
       options.target.value_or(results.before + 0.9 * (results.upright - results.before));
 
+  results.curve_interval = std::max<Index>(1, options.steps / curve_points);
   for (const Method method : all_methods) {
     results.methods.push_back(describe(problem, method));
   }

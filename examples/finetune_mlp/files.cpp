@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <stdexcept>
 
@@ -26,11 +28,12 @@ void write_atomically(const fs::path& file, const std::string& content) {
   std::ofstream stream(unfinished, std::ios::binary);
   stream << content;
   stream.close();
+  const int reason = errno;
   std::error_code error;
   if (stream) fs::rename(unfinished, file, error);
   if (!stream || error) {
     fs::remove(unfinished, error);
-    throw std::runtime_error("cannot write " + file.string());
+    throw std::runtime_error("cannot write " + file.string() + ": " + std::strerror(reason));
   }
 }
 

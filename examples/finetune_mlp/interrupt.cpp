@@ -19,6 +19,8 @@ void note_interrupt(int signal) {
 void catch_interrupts() {
   std::signal(SIGINT, note_interrupt);
   std::signal(SIGTERM, note_interrupt);
+  // In `finetune_mlp 2>&1 | tee log` Ctrl-C ends tee too; writing to it must not end us.
+  std::signal(SIGPIPE, SIG_IGN);
 }
 
 void throw_if_interrupted() {

@@ -6,7 +6,8 @@ namespace finetune {
 /// Thrown at a step after SIGINT or SIGTERM.
 struct Interrupted {};
 
-/// From here on the first SIGINT or SIGTERM is noted; a second one ends the program at once.
+/// From here on the first SIGINT or SIGTERM is noted; a second one ends the program at once. A
+/// closed pipe is an error of writing and no signal.
 void catch_interrupts();
 
 /// @throws Interrupted if a signal has been noted

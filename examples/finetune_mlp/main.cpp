@@ -2,7 +2,9 @@
 // steps? `finetune_mlp --help` tells what can be chosen.
 #include <chrono>
 #include <exception>
+#include <filesystem>
 #include <iostream>
+#include <stdexcept>
 
 #include "data.hpp"
 #include "experiment.hpp"
@@ -33,27 +35,38 @@ Results measure(const Options& options) {
   return results;
 }
 
-void write_results(const Options& options, const Results& results) {
+/// @return whether a picture could be drawn, if there is a run to draw
+bool write_results(const Options& options, const Results& results) {
   write_atomically(options.out / "summary.json", summary_json(options, results));
   write_atomically(options.out / "curves.csv", curves_csv(results));
   write_atomically(options.out / "curves.gp", plot_script(options, results));
-  const bool has_runs = !results.methods.empty() && !results.methods.front().runs.empty();
-  const bool drawn = has_runs && draw(options.out);
+  if (!results.methods.front().runs.empty()) return draw(options.out);
+  std::filesystem::remove(options.out / "curves.svg");  // of an earlier run
+  return true;
+}
+
+void report(const Options& options, const Results& results, bool drawn) {
+  print_report(std::cout, options, results);
   std::cout << "\nWritten to " << options.out.string() << ": summary.json, curves.csv, curves.gp"
-            << (drawn ? ", curves.svg" : "") << '\n';
-  if (has_runs && !drawn) {
+            << (drawn && !results.methods.front().runs.empty() ? ", curves.svg" : "") << std::endl;
+  if (!drawn) {
     std::cerr << "finetune_mlp: gnuplot is missing or failed, so there is no curves.svg; all else "
                  "is complete\n";
   }
+  if (!std::cout) throw std::runtime_error("cannot write to the standard output");
 }
 
 int run(const Options& options) {
   prepare_folder(options.out);
   catch_interrupts();
   const Results results = measure(options);
+  if (results.interrupted && !results.has_figures()) {
+    std::cerr << "finetune_mlp: interrupted before there was a figure; nothing is written\n";
+    return exit_interrupted;
+  }
+  const bool drawn = write_results(options, results);  // first of all: printing may fail
   if (results.interrupted) std::cerr << "finetune_mlp: interrupted; what was done is kept\n";
-  print_report(std::cout, options, results);
-  write_results(options, results);
+  report(options, results, drawn);
   return results.interrupted ? exit_interrupted : 0;
 }
 

@@ -127,8 +127,8 @@ std::string plot_script(const Options& options, const Results& results) {
 bool draw(const fs::path& folder) {
   const fs::path picture = folder / "curves.svg";
   const fs::path unfinished = folder / "curves.svg.tmp";
-  const std::string command = "cd " + shell_quoted(folder.string()) +
-                              " && gnuplot -e \"output='curves.svg.tmp'\" curves.gp";
+  const std::string command = "CDPATH= cd -- " + shell_quoted(fs::absolute(folder).string()) +
+                              " && LC_ALL=C.UTF-8 gnuplot -e \"output='curves.svg.tmp'\" curves.gp";
   std::error_code error;
   if (std::system(command.c_str()) == 0) {
     fs::rename(unfinished, picture, error);

@@ -63,7 +63,7 @@ std::string Progress::bar() const {
   char percent[16];
   std::snprintf(percent, sizeof percent, "%3.0f %%", 100 * share);
   if (!terminal_) return percent;
-  constexpr std::size_t width = 30;
+  constexpr std::size_t width = 20;  // the whole line fits 80 columns
   const auto filled = static_cast<std::size_t>(share * static_cast<double>(width));
   return '[' + std::string(filled, '#') + std::string(width - filled, '.') + "] " + percent;
 }

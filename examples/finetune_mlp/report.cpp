@@ -7,6 +7,7 @@
 #include <ostream>
 #include <sstream>
 
+#include "run.hpp"
 #include "tasks.hpp"
 #include "text.hpp"
 
@@ -88,19 +89,24 @@ std::string joined(const Values& values, const char* separator) {
   return text.str();
 }
 
+double weight_decay(Rule rule) {
+  return rule == Rule::adamw ? adamw_weight_decay : 0;
+}
+
 void print_setting(std::ostream& out, const Options& options, const Results& results) {
-  out << results.data_name << ", images " << description(options.task) << "\n\n"
-      << "  network   " << joined(results.widths, "-") << ", " << grouped(results.parameters)
+  out << results.data_name << ", images " << description(options.task) << "\n\n";
+  out << "  network   " << joined(results.widths, "-") << ", " << grouped(results.parameters)
       << " parameters, pretrained on upright images; adapted: "
-      << joined(layers_to_adapt(options.task), ", ") << "\n  adapters  rank " << options.rank
-      << ", alpha " << brief(options.alpha) << ", " << name_of(options.init) << "; LoRA+ ratio "
-      << brief(options.ratio)  //
-      << "\n  training  " << options.steps << " steps of " << description(options.optimizer)
+      << joined(layers_to_adapt(options.task), ", ") << '\n';
+  out << "  adapters  rank " << options.rank << ", alpha " << brief(options.alpha) << ", "
+      << name_of(options.init) << "; LoRA+ ratio " << brief(options.ratio) << '\n';
+  out << "  training  " << options.steps << " steps of " << description(options.optimizer)
       << ", its rate falling to 0; batches of " << options.batch << " from "
-      << grouped(results.samples) << " images"
-      << "\n  accuracy  upright " << percent(results.upright) << ", shifted "
+      << grouped(results.samples) << " images;\n            gradients clipped to norm "
+      << brief(clip_norm) << ", weight decay " << brief(weight_decay(options.optimizer)) << '\n';
+  out << "  accuracy  upright " << percent(results.upright) << ", shifted "
       << percent(results.before) << "; target " << percent(results.target)
-      << (options.target ? "" : ", which wins back 90 % of the loss") << "\n\n";
+      << (options.target ? "" : ", which wins back 90 % of what the shift took") << "\n\n";
 }
 
 /// "0.00391", or "A 0.00276, B 0.0221"
@@ -139,6 +145,14 @@ void print_diverged(std::ostream& out, const Results& results) {
   }
 }
 
+void write_curve(std::ostream& csv, Method method, const Run& run) {
+  for (const CurvePoint& point : run.curve) {
+    csv << name_of(method) << ',' << run.seed << ',' << point.step << ',';
+    if (point.loss) csv << *point.loss;
+    csv << ',' << point.accuracy << '\n';
+  }
+}
+
 std::string compiler() {
 #if defined(__clang__)
   return __VERSION__;
@@ -159,6 +173,9 @@ Json settings_json(const Options& options, const Results& results) {
           {"ratio", options.ratio},
           {"init", name_of(options.init)},
           {"optimizer", name_of(options.optimizer)},
+          {"weight_decay", weight_decay(options.optimizer)},
+          {"clip_norm", clip_norm},
+          {"schedule", "linear to 0"},
           {"learning_rate", options.learning_rate ? Json(*options.learning_rate) : Json()},
           {"batch", options.batch},
           {"steps", options.steps},
@@ -202,6 +219,10 @@ Json runs_json(const MethodResult& result, double target) {
                     {"milliseconds_per_step", 1e3 * run.seconds_per_step},
                     {"diverged", run.diverged}});
   }
+  if (result.unfinished) {
+    runs.push_back({{"seed", result.unfinished->seed},
+                    {"unfinished_after_step", result.unfinished->curve.back().step}});
+  }
   return runs;
 }
 
@@ -235,7 +256,11 @@ void print_report(std::ostream& out, const Options& options, const Results& resu
   if (rows.size() == 1) return;
   print_setting(out, options, results);
   print_table(out, rows);
-  out << '\n';
+  out << "\nSteps are told to the next " << results.curve_interval
+      << ": so often the accuracy is measured.\n";
+  if (results.upright <= results.before) {
+    out << "The shift takes nothing from the pretrained network: the target says nothing here.\n";
+  }
   print_learning_rates(out, options, results);
   print_diverged(out, results);
 }
@@ -264,8 +289,9 @@ std::string summary_json(const Options& options, const Results& results) {
     summary["accuracy_upright"] = results.upright;
     summary["accuracy_before"] = results.before;
     summary["target_accuracy"] = results.target;
+    summary["steps_between_accuracies"] = results.curve_interval;
   }
-  return summary.dump(2) + '\n';
+  return summary.dump(2, ' ', false, Json::error_handler_t::replace) + '\n';
 }
 
 std::string curves_csv(const Results& results) {
@@ -273,12 +299,9 @@ std::string curves_csv(const Results& results) {
   csv << "method,seed,step,loss,accuracy\n";
   for (const MethodResult& result : results.methods) {
     for (const Run& run : result.runs) {
-      for (const CurvePoint& point : run.curve) {
-        csv << name_of(result.method) << ',' << run.seed << ',' << point.step << ',';
-        if (point.loss) csv << *point.loss;
-        csv << ',' << point.accuracy << '\n';
-      }
+      write_curve(csv, result.method, run);
     }
+    if (result.unfinished) write_curve(csv, result.method, *result.unfinished);
   }
   return csv.str();
 }

@@ -33,7 +33,7 @@ const char* name_of(Method method) {
 
 std::optional<Index> Run::steps_to(double target) const {
   for (const CurvePoint& point : curve) {
-    if (point.accuracy >= target) return point.step;
+    if (point.step > 0 && point.accuracy >= target) return point.step;
   }
   return std::nullopt;
 }
@@ -56,6 +56,14 @@ std::vector<double> MethodResult::steps_to(double target) const {
 
 std::vector<double> MethodResult::step_seconds() const {
   return of_each(runs, [](const Run& run) { return run.seconds_per_step; });
+}
+
+bool Results::has_figures() const {
+  return std::any_of(methods.begin(), methods.end(), [](const MethodResult& result) {
+    const bool tried = std::any_of(result.trials.begin(), result.trials.end(),
+                                   [](const Trial& trial) { return trial.accuracy.has_value(); });
+    return tried || !result.runs.empty() || result.unfinished;
+  });
 }
 
 double median(std::vector<double> values) {

@@ -41,7 +41,7 @@ struct Run {
   std::size_t state_bytes = 0;  ///< held by the optimizer
   std::vector<CurvePoint> curve = {};
 
-  /// The first step of the curve that is at the target or above.
+  /// The first step on the curve, after the start, that is at the target or above.
   std::optional<Index> steps_to(double target) const;
 };
 
@@ -51,6 +51,7 @@ struct MethodResult {
   double learning_rate = 0;        ///< chosen or given; LoRA+: geometric mean of A's and B's
   std::vector<Trial> trials = {};  ///< by rising learning rate; none if it was given
   std::vector<Run> runs = {};
+  std::optional<Run> unfinished = {};  ///< the run that an interrupt has ended
 
   /// Whether the chosen learning rate is the lowest or highest that was tried.
   bool chosen_at_edge() const;
@@ -71,9 +72,13 @@ struct Results {
   double upright = 0;              ///< test accuracy of the pretrained network on upright images
   double before = 0;               ///< on shifted ones
   double target = 0;
+  Index curve_interval = 0;                ///< steps from one accuracy of a curve to the next
   std::vector<MethodResult> methods = {};  ///< empty until the network is pretrained
   double seconds = 0;                      ///< of the whole program
   bool interrupted = false;
+
+  /// Whether there is a figure to report: a learning rate that was tried, or a step of a final run.
+  bool has_figures() const;
 };
 
 /// @param values not empty; infinite ones are allowed

@@ -14,7 +14,8 @@ template <typename Rule, typename Use>
 void with_rule(Rule rule, const Options& options, const Setting& setting, Network& network,
                Use& use) {
   const loraplus::OptimizerOptions common = {
-      .schedule = {.decay = loraplus::Decay::linear, .total_steps = options.steps}, .clip_norm = 1};
+      .schedule = {.decay = loraplus::Decay::linear, .total_steps = options.steps},
+      .clip_norm = clip_norm};
   if (setting.method == Method::lora_plus) {
     rule.learning_rate = factor_rates(setting.learning_rate, options.ratio).a;
     loraplus::LoraPlus optimizer(rule, {.ratio = options.ratio}, network, common);
@@ -30,11 +31,13 @@ template <typename Use>
 void with_optimizer(const Options& options, const Setting& setting, Network& network, Use use) {
   switch (options.optimizer) {
     case Rule::sgd:
-      return with_rule(loraplus::Sgd{.momentum = 0.9}, options, setting, network, use);
+      return with_rule(loraplus::Sgd{.momentum = 0.9, .weight_decay = 0}, options, setting, network,
+                       use);
     case Rule::adam:
-      return with_rule(loraplus::Adam{}, options, setting, network, use);
+      return with_rule(loraplus::Adam{.weight_decay = 0}, options, setting, network, use);
     case Rule::adamw:
-      return with_rule(loraplus::AdamW{}, options, setting, network, use);
+      return with_rule(loraplus::AdamW{.weight_decay = adamw_weight_decay}, options, setting,
+                       network, use);
   }
 }
 

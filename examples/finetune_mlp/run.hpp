@@ -19,6 +19,10 @@ enum class Stream : std::uint32_t { pretraining, adapters, batches };
 
 std::mt19937_64 make_generator(std::uint64_t seed, Stream stream);
 
+/// The recipe of all methods, beside the options: a learning rate that falls linearly to 0, and
+inline constexpr double clip_norm = 1;              ///< of all gradients together
+inline constexpr double adamw_weight_decay = 0.01;  ///< sgd and adam have none
+
 /// What all runs share.
 struct Problem {
   FrozenNetwork network;  ///< pretrained

@@ -60,6 +60,13 @@ TEST_CASE("the gradients of a LoRA layer: every shape, rank, batch, bias mode, w
 }
 
 TEST_CASE("the gradients of a LoRA layer at 64 x 48") {
+  for (const Index n : {1, 2, 17}) {
+    for (const auto bias : {BiasMode::none, BiasMode::lora_only, BiasMode::all}) {
+      CAPTURE(n, bias);
+      auto layer = trained(shared<double>(48, 64), {.rank = 3, .alpha = 5, .bias = bias});
+      test::require_gradients(layer, n, 6);
+    }
+  }
   for (const Index rank : {1, 3, 65}) {
     for (const double dropout : {0.0, 0.4}) {
       CAPTURE(rank, dropout);
@@ -176,6 +183,10 @@ TEST_CASE("a merged layer cannot be trained or changed until it is unmerged") {
   CHECK_THROWS_AS(layer.forward(x, y, cache, generator), loraplus::StateError);
   CHECK_THROWS_AS(layer.set_factors(Matrix<double>(2, 4), Matrix<double>(5, 2)),
                   loraplus::StateError);
+  CHECK_THROWS_AS(loraplus::zero_gradients(layer), loraplus::StateError);  // as an optimizer's step
+  auto without_dropout = trained(shared<double>(5, 4), {.rank = 2});
+  without_dropout.merge();
+  CHECK_THROWS_AS(without_dropout.forward(x, y, cache, generator), loraplus::StateError);
   layer.unmerge();
   layer.forward(x, y, cache);
   CHECK_NOTHROW(layer.backward(x, y, cache));
@@ -270,7 +281,7 @@ TEST_CASE("wrong shapes are refused, by function and matrix, before anything is 
         "LoraLinear::forward: y must be 5 x 2, found 5 x 3");
   Matrix<double> x5 = Matrix<double>::Ones(4, 5), y5(5, 5);
   CHECK(message([&] { layer.forward(x5, y5, cache); }) ==
-        "LoraLinear::forward: a batch of 5 samples, the cache was made for at most 3");
+        "LoraLinear::forward: a batch of 5 samples, there is room for at most 3");
   layer.forward(x, y, cache);
   CHECK(message([&] { layer.backward(x, y.topRows(4), cache); }) ==
         "LoraLinear::backward: dy must be 5 x 3, found 4 x 3");
@@ -288,6 +299,60 @@ TEST_CASE("a backward pass needs a forward pass of the same batch") {
   CHECK_THROWS_AS(layer.backward(x, y, cache), loraplus::StateError);
   layer.forward(x, y, cache);
   CHECK_THROWS_AS(layer.backward(x.leftCols(2), y.leftCols(2), cache), loraplus::StateError);
+}
+
+TEST_CASE("the cache of another layer is refused, with and without dropout") {
+  const auto weight = shared<double>(5, 4);
+  auto layer = trained(weight, {.rank = 3});
+  auto dropping = trained(weight, {.rank = 3, .dropout = 0.5});
+  auto smaller = trained(weight, {.rank = 2}).make_cache(3);
+  auto plain = layer.make_cache(3);
+  std::mt19937_64 generator{1};
+  const auto x = test::random_matrix<double>(4, 3, 6);
+  Matrix<double> y(5, 3);
+  CHECK_THROWS_AS(layer.forward(x, y, smaller), loraplus::StateError);
+  CHECK_THROWS_AS(dropping.forward(x, y, plain, generator), loraplus::StateError);
+  CHECK_THROWS_AS(dropping.backward(x, y, plain), loraplus::StateError);
+}
+
+TEST_CASE("an output in the memory of an input is refused") {
+  auto layer = trained(shared<double>(4, 4), {.rank = 3});
+  auto cache = layer.make_cache(3);
+  Matrix<double> x = test::random_matrix<double>(4, 3, 6), y(4, 3);
+  CHECK_THROWS_AS(layer.forward(x, x, cache), loraplus::ArgumentError);
+  layer.forward(x, y, cache);
+  CHECK_THROWS_AS(layer.backward(x, y, y, cache), loraplus::ArgumentError);
+}
+
+TEST_CASE("factors may be set from each other") {
+  auto layer = trained(shared<double>(4, 4), {.rank = 4});
+  const Matrix<double> a = layer.factors().a(), b = layer.factors().b();
+  layer.set_factors(layer.factors().b(), layer.factors().a());
+  CHECK(layer.factors().a() == b);
+  CHECK(layer.factors().b() == a);
+}
+
+TEST_CASE("a forward pass that fails half-way leaves no pass to go back through") {
+  struct Failing {
+    using Scalar = double;
+    bool* fails;
+    Index in_features() const { return 4; }
+    Index out_features() const { return 5; }
+    void forward(loraplus::ConstMatrixView<double>, loraplus::MatrixView<double> y) const {
+      if (*fails) throw std::runtime_error("the weight is gone");
+      y.setZero();
+    }
+    void backward(loraplus::ConstMatrixView<double>, loraplus::MatrixView<double>) const {}
+  };
+  bool fails = false;
+  auto layer = trained(Failing{&fails}, {.rank = 2});
+  auto cache = layer.make_cache(3);
+  const auto x = test::random_matrix<double>(4, 3, 6);
+  Matrix<double> y(5, 3);
+  layer.forward(x, y, cache);
+  fails = true;
+  CHECK_THROWS_AS(layer.forward(x, y, cache), std::runtime_error);
+  CHECK_THROWS_AS(layer.backward(x, y, cache), loraplus::StateError);
 }
 
 TEST_CASE("an empty batch does nothing") {

@@ -14,7 +14,7 @@ namespace {
 /// A layer whose backward pass is wrong in a way of choice.
 class Wrong : public test::Scale<double> {
  public:
-  enum class Fault { none, scaled_parameter, missing_parameter, wrong_input, nan };
+  enum class Fault { none, scaled_parameter, missing_parameter, wrong_input, no_input, nan };
 
   Wrong(Fault fault) : test::Scale<double>(3, 2.0), fault_(fault) {}
 
@@ -33,6 +33,7 @@ class Wrong : public test::Scale<double> {
   }
   void backward(Read x, Read dy, Written dx, Cache& cache) {
     backward(x, dy, cache);
+    if (fault_ == Fault::no_input) return;
     dx = (fault_ == Fault::wrong_input ? 1.0 : 2.0) * dy;
   }
 
@@ -71,9 +72,34 @@ TEST_CASE("each fault is seen, where it is and how large") {
   CHECK(worst(input).tensor == "x");
   CHECK(worst(input).relative == Approx(0.5));
 
+  const auto no_input = checked(Wrong::Fault::no_input);
+  CHECK(worst(no_input).tensor == "x");
+  CHECK(std::isnan(worst(no_input).relative));
+
   const auto nan = checked(Wrong::Fault::nan);
   CHECK(worst(nan).tensor == "gain");
   CHECK(std::isnan(worst(nan).relative));
+}
+
+namespace {
+
+/// A backward pass without dx that does nothing, in a layer that is right otherwise.
+struct LazyBelow : test::Scale<double> {
+  using test::Scale<double>::Scale;
+  void backward(Read /*x*/, Read /*dy*/, Cache& /*cache*/) {}
+  void backward(Read x, Read dy, Written dx, Cache& cache) {
+    test::Scale<double>::backward(x, dy, dx, cache);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a layer whose two forms of backward differ is found") {
+  LazyBelow layer(3, 2.0);
+  const auto errors = check_gradients(layer, test::random_matrix<double>(3, 4, 1),
+                                      test::random_matrix<double>(3, 4, 2));
+  CHECK(worst(errors).tensor == "gain");
+  CHECK(worst(errors).relative == Approx(0.5));
 }
 
 TEST_CASE("a check leaves the values bit for bit and the gradients at zero") {

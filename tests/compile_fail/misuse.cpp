@@ -17,6 +17,18 @@ int main() {
 #elif defined(WRONG_SCALAR)
   Matrix<double> wide(4, 2);
   layer.forward(wide, y, cache);
+#elif defined(CONST_OUTPUT)
+  const Matrix<float> fixed(3, 2);
+  layer.forward(x, fixed, cache);
+#elif defined(OTHER_GENERATOR)
+  struct Dice : Linear<float> {
+    using Linear<float>::Linear;
+    using Linear<float>::forward;
+    void forward(ConstMatrixView<float>, MatrixView<float>, Cache&, std::mt19937&) const {}
+  };
+  const Dice dice(w);
+  Dice::Cache none;
+  forward_layer(dice, x, y, none, rng);  // an std::mt19937_64
 #elif defined(TEMPORARY_WEIGHT)
   WeightView view{Matrix<float>(3, 4)};
 #elif defined(NO_FROZEN_WEIGHT)

@@ -18,7 +18,7 @@ TEST_CASE("a batch that is too large names both sizes") {
   CHECK_NOTHROW(loraplus::require_batch_fits("f", 4, 4));
   const std::string message =
       test::message_of<loraplus::ShapeError>([] { loraplus::require_batch_fits("f", 5, 4); });
-  CHECK(message == "f: a batch of 5 samples, the cache was made for at most 4");
+  CHECK(message == "f: a batch of 5 samples, there is room for at most 4");
 }
 
 TEST_CASE("a shape error is an argument error, and that an invalid_argument") {

@@ -99,8 +99,7 @@ Ended run(const std::string& arguments, const fs::path& folder) {
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read(text)};
 }
 
-const std::string brief =
-    " --pretrain-epochs 30 --steps 20 --trials 2 --seeds 2 --batch 16";
+const std::string brief = " --pretrain-epochs 30 --steps 20 --trials 2 --seeds 2 --batch 16";
 
 std::string idx_error(const fs::path& file) {
   return test::message_of<finetune::IdxError>([&] { finetune::read_idx_images(file); });
@@ -232,28 +231,56 @@ TEST_CASE("the numbers do not depend on the number of threads") {
   CHECK(curves[0] == curves[1]);
 }
 
+namespace {
+
+/// Starts very many final runs, sends SIGINT while one is made, and gives the program's exit code.
+int interrupt(const fs::path& folder, const std::string& options, const std::string& output) {
+  const fs::path code = folder / "code.txt";
+  const std::string command = "{ timeout --preserve-status --signal=INT 3 " +
+                              std::string(FINETUNE_MLP) + " --data '" + folder.string() +
+                              "' --out '" + (folder / "out").string() + "' " + options +
+                              " 2>&1; echo $? > '" + code.string() + "'; } " + output;
+  REQUIRE(std::system(command.c_str()) == 0);
+  return std::stoi(read(code));
+}
+
+}  // namespace
+
 TEST_CASE("an interrupted program leaves what was done, and says that it is not all") {
   const fs::path folder = make_data("interrupt");
-  const fs::path out = folder / "out";
-  // timeout sends SIGINT while the first of very many runs is made
-  const Ended ended = [&] {
-    const fs::path text = folder / "printed.txt";
-    const int status = std::system(
-        ("timeout --signal=INT 5 " + std::string(FINETUNE_MLP) + " --data '" + folder.string() +
-         "' --out '" + out.string() +
-         "' --pretrain-epochs 1 --learning-rate 0.001 --steps 20 --seeds 1000 --batch 16 > '" +
-         text.string() + "' 2>&1; test $? -ge 124")
-            .c_str());
-    return Ended{WEXITSTATUS(status), read(text)};
-  }();
-  CAPTURE(ended.text);
-  CHECK(ended.code == 0);
-  CHECK(test::contains(ended.text, "interrupted"));
-  const auto summary = nlohmann::json::parse(read(out / "summary.json"));
+  const fs::path text = folder / "printed.txt";
+  const std::string many = "--pretrain-epochs 1 --learning-rate 0.001 --steps 20 --seeds 1000";
+  CHECK(interrupt(folder, many, "> '" + text.string() + "'") == 130);
+  CHECK(test::contains(read(text), "interrupted"));
+  const auto summary = nlohmann::json::parse(read(folder / "out" / "summary.json"));
   CHECK(summary.at("interrupted").get<bool>());
   CHECK(summary.at("methods").at(0).at("runs").size() >= 1);
   CHECK(summary.at("methods").at(0).at("runs").size() < 1000);
-  CHECK(test::contains(read(out / "curves.csv"), "full fine-tuning,"));
+  CHECK(test::contains(read(folder / "out" / "curves.csv"), "full fine-tuning,"));
+}
+
+TEST_CASE("an interrupted program leaves the run that it was in") {
+  const fs::path folder = make_data("interrupt_long");
+  const std::string one = "--pretrain-epochs 1 --learning-rate 0.001 --steps 1000000 --seeds 1";
+  CHECK(interrupt(folder, one, "> /dev/null") == 130);
+  const auto summary = nlohmann::json::parse(read(folder / "out" / "summary.json"));
+  CHECK(summary.at("methods").at(0).at("runs").at(0).contains("unfinished_after_step"));
+  CHECK(test::contains(read(folder / "out" / "curves.csv"), "full fine-tuning,2,0,"));
+}
+
+TEST_CASE("an interrupt with nobody left to print to leaves complete files all the same") {
+  const fs::path folder = make_data("interrupt_pipe");
+  const std::string many = "--pretrain-epochs 1 --learning-rate 0.001 --steps 20 --seeds 1000";
+  interrupt(folder, many, "| true");
+  CHECK(nlohmann::json::parse(read(folder / "out" / "summary.json")).at("interrupted").get<bool>());
+}
+
+TEST_CASE("an interrupt before the first figure leaves earlier results alone") {
+  const fs::path folder = make_data("interrupt_early");
+  fs::create_directories(folder / "out");
+  write(folder / "out" / "summary.json", "{}");
+  CHECK(interrupt(folder, "--pretrain-epochs 1000", "> /dev/null") == 130);
+  CHECK(read(folder / "out" / "summary.json") == "{}");
 }
 
 TEST_CASE("without data the program says what to do, and it refuses bad values") {

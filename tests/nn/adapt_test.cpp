@@ -102,6 +102,40 @@ TEST_CASE("thawed layers are trained in full, the others stay frozen, none is ad
   CHECK_THROWS_AS(loraplus::thaw(freeze(network), {"fc4"}), loraplus::ArgumentError);
 }
 
+TEST_CASE("a trained bias is not thrown away in silence") {
+  const auto w = test::random_matrix<double>(5, 6, 1);
+  const SharedWeight<double> weight(w, test::random_vector<double>(5, 2));
+  const loraplus::FrozenMlp<SharedWeight<double>> frozen({{"only", FrozenLinear(weight, true)}});
+  std::mt19937_64 generator{3};
+  CHECK(test::contains(
+      test::message_of<loraplus::ArgumentError>([&] { adapt(frozen, {}, generator); }), "'only'"));
+}
+
+TEST_CASE("a merged network starts without gradients") {
+  auto thawed = loraplus::thaw(freeze(pretrained<double>()), {"fc1"});
+  thawed.visit_parameters([](auto p) { p.gradient.setConstant(1); });
+  auto plain = merged(thawed);
+  plain.visit_parameters([](const auto& p) { CHECK((p.gradient == 0).all()); });
+}
+
+TEST_CASE("a network of long double learns") {
+  std::mt19937_64 generator{1};
+  const auto network = make_mlp<long double>({4, 5, 3}, Activation::gelu_tanh, generator);
+  auto adapted = adapt(network, {.lora = {.rank = 2}}, generator);
+  loraplus::LoraPlus optimizer{loraplus::AdamW{.learning_rate = 0.1}, {.ratio = 4}, adapted};
+  auto cache = adapted.make_cache(6);
+  const auto x = test::random_matrix<long double>(4, 6, 2);
+  Matrix<long double> y(3, 6);
+  adapted.forward(x, y, cache);
+  const long double before = y.squaredNorm();
+  for (int step = 0; step < 50; ++step) {
+    adapted.forward(x, y, cache);
+    adapted.backward(x, y, cache);  // of |y|^2 / 2
+    optimizer.step(adapted);
+  }
+  CHECK(y.squaredNorm() < before / 2);
+}
+
 TEST_CASE("names that are unknown or in both lists are refused") {
   const auto network = pretrained<double>();
   std::mt19937_64 generator{3};

@@ -108,6 +108,14 @@ TEST_CASE("a network refuses wrong batches and caches") {
   net.forward(x, y, cache);
   CHECK_THROWS_AS(net.backward(x, x, cache), loraplus::ShapeError);
   CHECK_THROWS_AS(net.backward(x, y, y, cache), loraplus::ShapeError);
+  auto wider = network({5, 8, 3}, Activation::relu).make_cache(4);
+  CHECK(test::contains(test::message_of<loraplus::StateError>([&] { net.forward(x, y, wider); }),
+                       "'fc1'"));
+  auto gated = network({5, 7, 3}, Activation::gelu);
+  CHECK_THROWS_AS(gated.forward(x, y, cache), loraplus::StateError);
+  const Network& read_only = net;
+  CHECK(read_only.layer("fc1").out_features() == 7);
+  CHECK(loraplus::parameter_count(read_only) == 5 * 7 + 7 + 7 * 3 + 3);
   auto other = network({5, 3}, Activation::relu).make_cache(4);
   CHECK_THROWS_AS(net.forward(x, y, other), loraplus::StateError);
 }

@@ -44,5 +44,5 @@ TEST_CASE("the cache of another kind is refused") {
   const Either scale = test::Scale<double>(3, 2.0);
   auto cache = scale.make_cache(2);
   Matrix<double> x = Matrix<double>::Ones(3, 2), y(4, 2);
-  CHECK_THROWS(dense.forward(x, y, cache));
+  CHECK_THROWS_AS(dense.forward(x, y, cache), loraplus::StateError);
 }

@@ -93,4 +93,6 @@ TEST_CASE("layers that do not fit and batches that are too large are refused") {
   Matrix<double> x = Matrix<double>::Ones(5, 3), y(2, 3);
   CHECK_THROWS_AS(net.forward(x, y, cache), loraplus::ShapeError);
   CHECK_THROWS_AS(net.backward(x, y, cache), loraplus::ShapeError);
+  auto other = Sequential{linear(7, 5), linear(2, 7)}.make_cache(3);
+  CHECK_THROWS_AS(net.forward(x, y, other), loraplus::StateError);
 }

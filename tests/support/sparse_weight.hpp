@@ -16,10 +16,10 @@ struct SparseWeight {
   Eigen::Index in_features() const { return w.cols(); }
   Eigen::Index out_features() const { return w.rows(); }
   void forward(loraplus::ConstMatrixView<Scalar> x, loraplus::MatrixView<Scalar> y) const {
-    y = w * x;
+    y.noalias() = w * x;
   }
   void backward(loraplus::ConstMatrixView<Scalar> dy, loraplus::MatrixView<Scalar> dx) const {
-    dx = w.transpose() * dy;
+    dx.noalias() = w.transpose() * dy;
   }
 };
 

@@ -13,6 +13,7 @@
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
+#include "support/sparse_weight.hpp"
 
 namespace {
 
@@ -129,6 +130,20 @@ TEST_CASE("a smaller batch, both rules of SGD and dx allocate nothing either") {
       plain.step(layer);
       adam.step(layer);
     }
+  });
+}
+
+TEST_CASE("a step over a sparse weight of a user allocates nothing") {
+  std::mt19937_64 generator{1};
+  LoraLinear layer{test::SparseWeight<double>{test::random_matrix<double>(33, 20, 1).sparseView()},
+                   {.rank = 2},
+                   generator};
+  auto cache = layer.make_cache(9);
+  const auto x = test::random_matrix<double>(20, 9, 3);
+  Matrix<double> y(33, 9), dx(20, 9);
+  require_no_allocation(true, [&] {
+    layer.forward(x, y, cache);
+    layer.backward(x, y, dx, cache);
   });
 }
 

@@ -52,6 +52,9 @@ TEST_CASE("samples are gathered with their targets") {
   CHECK(batch.targets(3)[1] == 0);
   CHECK(batch.targets(3).size() == 3);
 
+  auto small = labelled.make_batch(2);
+  CHECK_THROWS_AS(labelled.gather(indices, small), loraplus::ShapeError);
+
   PairedData<float> paired{test::random_matrix<float>(2, 5, 1),
                            test::random_matrix<float>(3, 5, 2)};
   auto pairs = paired.make_batch(4);

@@ -21,6 +21,14 @@ TEST_CASE("accuracy counts the largest outputs, whatever the batch") {
   }
 }
 
+TEST_CASE("an output of NaN is never right, and a batch of nothing is refused") {
+  const Linear<float> identity{Matrix<float>(Matrix<float>::Identity(3, 3))};
+  const Matrix<float> nan = Matrix<float>::Constant(3, 2, std::numeric_limits<float>::quiet_NaN());
+  CHECK(loraplus::accuracy(identity, LabelledData<float>{nan, {0, 1}}) == 0);
+  const LabelledData<float> data{Matrix<float>::Ones(3, 2), {0, 1}};
+  CHECK_THROWS_AS(loraplus::accuracy(identity, data, 0), loraplus::ArgumentError);
+}
+
 TEST_CASE("there is no accuracy of nothing, and none of unlabelled data") {
   const Linear<float> identity{Matrix<float>(Matrix<float>::Identity(3, 3))};
   CHECK(std::isnan(loraplus::accuracy(identity, LabelledData<float>{Matrix<float>(3, 0), {}})));

@@ -103,6 +103,8 @@ TEST_CASE("data without a label for each sample are refused before training") {
   auto network = make_mlp<float>({8, 4}, Activation::relu, generator);
   Optimizer optimizer{Adam{}, network};
   auto data = quadrants(10, false, 2);
+  CHECK_THROWS_AS(fit<SoftmaxCrossEntropy>(network, optimizer, data, {.steps = -1}, generator),
+                  loraplus::ArgumentError);
   data.labels.pop_back();
   CHECK_THROWS_AS(fit<SoftmaxCrossEntropy>(network, optimizer, data, {}, generator),
                   loraplus::ShapeError);

@@ -23,7 +23,7 @@ void draw_dropout_mask(double p, Mask&& mask, Generator& generator) {
   using Scalar = typename std::remove_cvref_t<Mask>::Scalar;
   const auto kept = static_cast<Scalar>(1 / (1 - p));
   const auto threshold = static_cast<std::uint64_t>(p * 0x1p32);
-  const std::uint64_t seed = random_bits(generator);
+  const std::uint64_t seed = loraplus::random_bits(generator);
   for (Index sample = 0; sample < mask.cols(); ++sample) {
     const std::uint64_t first = seed + static_cast<std::uint64_t>(sample * mask.rows());
     for (Index feature = 0; feature < mask.rows(); ++feature) {

@@ -79,8 +79,9 @@ class LoraLinear {
   /// @throws ShapeError
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
     if (!forward_base(x, y, cache)) return;
-    cache.used_dropout = false;
     factors_.forward(x, y, cache.h.leftCols(x.cols()));
+    cache.used_dropout = false;
+    cache.samples = x.cols();
   }
 
   /// Training: dropout drawn from the generator. @param x in x n, @param y out x n
@@ -88,15 +89,17 @@ class LoraLinear {
   template <RandomBits Generator>
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache,
                Generator& generator) const {
+    if (enabled_) require_unmerged("a training forward pass");
     if (dropout_ == 0) return forward(x, y, cache);
-    require_unmerged("forward with dropout");
     if (!forward_base(x, y, cache)) return;
-    cache.used_dropout = true;
+    require_cache(cache.mask.rows() == in_features());
     auto mask = cache.mask.leftCols(x.cols());
     auto dropped = cache.dropped.leftCols(x.cols());
     detail::draw_dropout_mask(dropout_, mask, generator);
     dropped = mask.cwiseProduct(x);
     factors_.forward(dropped, y, cache.h.leftCols(x.cols()));
+    cache.used_dropout = true;
+    cache.samples = x.cols();
   }
 
   /// Adds the gradients of A, B and a trained bias; `x` and `cache` are those of the forward pass.
@@ -122,6 +125,7 @@ class LoraLinear {
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx,
                 Cache& cache) {
     require_shape("LoraLinear::backward", "dx", dx, in_features(), x.cols());
+    require_distinct("LoraLinear::backward", dy, dx);
     backward(x, dy, cache);
     base_.weight().backward(dy, dx);
     if (!enabled_) return;
@@ -139,7 +143,7 @@ class LoraLinear {
   /// W + s B A, out x in: what a program without adapters needs, together with bias().
   /// @throws NonFiniteError if it is not finite
   Matrix<Scalar> merged_weight() const requires DenseWeight<Frozen> {
-    Matrix<Scalar> w = to_matrix(weight());
+    Matrix<Scalar> w = loraplus::to_matrix(weight());
     factors_.add_to(w);
     if (!w.allFinite()) throw NonFiniteError("LoraLinear: the merged weight is not finite");
     return w;
@@ -155,17 +159,21 @@ class LoraLinear {
   void unmerge() { merged_.reset(); }
   bool merged() const { return merged_.has_value(); }
 
+  /// @throws StateError if the layer is merged: an update would pass by the merged weight
   template <typename Visitor>
   void visit_parameters(Visitor&& visit) {
+    require_unmerged("visit_parameters");
     factors_.visit_parameters(visit);
     base_.visit_parameters(visit);
   }
 
  private:
-  /// y without the adapter, or with the merged one; whether the adapter is still to be added.
+  /// y without the adapter, or with the merged one; whether the adapter is still to be added. Until
+  /// it is, the cache counts as that of no pass.
   bool forward_base(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
     require_shape("LoraLinear::forward", "x", x, in_features(), x.cols());
     require_shape("LoraLinear::forward", "y", y, out_features(), x.cols());
+    require_distinct("LoraLinear::forward", x, y);
     cache.samples = -1;
     if (!enabled_) {
       base_.weight().forward(x, y);
@@ -175,14 +183,18 @@ class LoraLinear {
       merged_->forward(x, y);
       return false;
     }
+    require_cache(cache.h.rows() == rank());
     require_batch_fits("LoraLinear::forward", x.cols(), cache.h.cols());
-    cache.samples = x.cols();
     base_.forward(x, y, cache.base);
     return true;
   }
 
   void require_unmerged(const char* what) const {
     if (merged()) throw StateError(std::string("LoraLinear: ") + what + " needs unmerge() first");
+  }
+
+  static void require_cache(bool fits) {
+    if (!fits) throw StateError("LoraLinear: the cache was made for another layer");
   }
 
   void require_forward_pass(Index samples, const Cache& cache) const {

@@ -5,6 +5,7 @@
 #include <loraplus/core/parameter.hpp>
 #include <loraplus/core/random.hpp>
 #include <loraplus/kernels/low_rank.hpp>
+#include <utility>
 
 namespace loraplus {
 
@@ -47,8 +48,10 @@ class LowRank {
   void set_factors(const Eigen::MatrixBase<DerivedA>& a, const Eigen::MatrixBase<DerivedB>& b) {
     require_shape("set_factors", "A", a, rank(), in_features());
     require_shape("set_factors", "B", b, out_features(), rank());
-    a_ = a;
-    b_ = b;
+    RowMajorMatrix<Scalar> new_a = a;  // both first: the arguments may be expressions of a(), b()
+    Matrix<Scalar> new_b = b;
+    a_ = std::move(new_a);
+    b_ = std::move(new_b);
   }
 
   /// h = s A x and y += B h. @param x in x n, @param y out x n, @param h r x n
@@ -92,13 +95,13 @@ class LowRank {
     switch (options.initialization) {
       case Initialization::a_uniform: {
         const double bound = scale / std::sqrt(static_cast<double>(in_features()));
-        return fill_uniform(a_, generator, -bound, bound);
+        return loraplus::fill_uniform(a_, generator, -bound, bound);
       }
       case Initialization::a_gaussian:
-        return fill_normal(a_, generator, scale / rank);
+        return loraplus::fill_normal(a_, generator, scale / rank);
       case Initialization::b_uniform: {
         const double bound = scale / std::sqrt(rank);
-        return fill_uniform(b_, generator, -bound, bound);
+        return loraplus::fill_uniform(b_, generator, -bound, bound);
       }
     }
   }

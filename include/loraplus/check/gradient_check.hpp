@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <loraplus/nn/layer.hpp>
 #include <string>
 #include <vector>
@@ -59,7 +60,8 @@ GradientError compare_gradient(std::string tensor,
 }
 
 /// Checks every parameter and the input of a layer: the gradients of sum(dy * forward(x)), an
-/// entry a tensor, the input last. The gradients of the layer are used and left at zero.
+/// entry a tensor, the input last. The gradients of the layer are used and left at zero; both
+/// forms of backward run, and must add the same to them.
 ///
 /// A function with a kink, as ReLU, is only differentiable where no argument is within 2 `step`
 /// of it. For a layer with dropout give a generator: a copy of it serves every pass, so that the
@@ -76,23 +78,26 @@ std::vector<GradientError> check_gradients(L& layer, ConstMatrixView<typename L:
   Matrix<Scalar> dx(layer.in_features(), x.cols());  // in x n
   auto cache = layer.make_cache(x.cols());
   const auto forward = [&](Generator... copied) {
-    forward_layer(layer, input, y, cache, copied...);
+    loraplus::forward_layer(layer, input, y, cache, copied...);
   };
   const auto objective = [&] {
     forward(generator...);
     return dy.cwiseProduct(y).sum();
   };
 
+  // Both forms of backward, so that one which does not add up, or leaves out, is found.
   zero_gradients(layer);
+  dx.setConstant(std::numeric_limits<Scalar>::quiet_NaN());
   forward(generator...);
+  layer.backward(input, dy, cache);
   layer.backward(input, dy, dx, cache);
   std::vector<GradientError> errors;
   layer.visit_parameters([&](Parameter<Scalar> parameter) {
-    const Flat analytic = parameter.gradient;
+    const Flat analytic = parameter.gradient / Scalar(2);
     errors.push_back(
         compare_gradient<Scalar>(parameter.name.str(), parameter.value, analytic, objective, step));
   });
-  zero_gradients(layer);
+  loraplus::zero_gradients(layer);
   const Flat analytic = dx.reshaped();
   errors.push_back(compare_gradient<Scalar>("x", Eigen::Map<Flat>(input.data(), input.size()),
                                             analytic, objective, step));

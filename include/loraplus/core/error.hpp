@@ -71,11 +71,19 @@ void require_shape(std::string_view where, std::string_view what,
   }
 }
 
+/// Throws ArgumentError if an output is an input: products read the one while they write the other.
+template <typename Input, typename Output>
+void require_distinct(std::string_view where, const Input& input, const Output& output) {
+  if (input.size() != 0 && input.data() == output.data()) {
+    throw ArgumentError(std::string(where) + ": an output must not be the memory of an input");
+  }
+}
+
 /// Throws ShapeError unless the batch fits a cache made for `largest` samples.
 inline void require_batch_fits(std::string_view where, Index samples, Index largest) {
   if (samples > largest) {
     throw ShapeError(std::string(where) + ": a batch of " + std::to_string(samples) +
-                     " samples, the cache was made for at most " + std::to_string(largest));
+                     " samples, there is room for at most " + std::to_string(largest));
   }
 }
 

@@ -5,6 +5,10 @@
 #pragma once
 
 #include <Eigen/Core>
+#if !EIGEN_VERSION_AT_LEAST(3, 4, 0)
+#error "loraplus needs Eigen 3.4 or newer"
+#endif
+
 #include <type_traits>
 
 namespace loraplus {
@@ -13,7 +17,11 @@ using Index = Eigen::Index;
 
 /// A real number type that Eigen knows: float, double, or a user's own.
 template <typename T>
-concept RealScalar = !Eigen::NumTraits<T>::IsInteger && !Eigen::NumTraits<T>::IsComplex;
+concept RealScalar =
+    !Eigen::NumTraits<T>::IsInteger && !Eigen::NumTraits<T>::IsComplex && requires(T a, T b) {
+  a = a * b - a / b;
+  a < b;
+};
 
 /// Column-major, the layout of batches, of B and of trained weights.
 template <RealScalar Scalar>
@@ -51,6 +59,7 @@ StridedMap<Plain> map_batch(Batch& batch) {
   constexpr bool same_scalar = std::is_same_v<typename Batch::Scalar, typename Plain::Scalar>;
   constexpr bool in_memory = static_cast<bool>(Batch::Flags & Eigen::DirectAccessBit);
   constexpr bool column_major = !Batch::IsRowMajor && Batch::InnerStrideAtCompileTime == 1;
+  constexpr bool writable = std::is_const_v<Plain> || !std::is_const_v<Batch>;
   static_assert(same_scalar, "loraplus: the batch and the layer have different scalar types");
   static_assert(
       in_memory,
@@ -58,7 +67,8 @@ StridedMap<Plain> map_batch(Batch& batch) {
   static_assert(column_major || !in_memory,
                 "loraplus: a batch is column-major, a column is a sample: pass the transpose of a "
                 "row-major (sample x feature) matrix, which costs nothing");
-  if constexpr (same_scalar && in_memory && column_major) {
+  static_assert(writable, "loraplus: an output is const");
+  if constexpr (same_scalar && in_memory && column_major && writable) {
     return {batch.data(), batch.rows(), batch.cols(), Eigen::OuterStride<>(batch.outerStride())};
   } else {
     return {nullptr, 0, 0, Eigen::OuterStride<>(0)};

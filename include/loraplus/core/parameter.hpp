@@ -120,9 +120,12 @@ void visit_part(std::string_view part, Model& model, Visitor&& visit) {
 
 /// The number of trainable coefficients of a model.
 template <HasParameters Model>
-Index parameter_count(Model& model) {
+Index parameter_count(const Model& model) {
   Index count = 0;
-  model.visit_parameters([&](const auto& parameter) { count += parameter.size(); });
+  // A visit hands out what may be written, so it wants a model that is not const; this one reads.
+  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast)
+  const_cast<Model&>(model).visit_parameters(
+      [&](const auto& parameter) { count += parameter.size(); });
   return count;
 }
 

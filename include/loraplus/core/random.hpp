@@ -3,7 +3,8 @@
 // Random numbers that are the same on every compiler and platform. The engines of <random> are
 // fixed by the standard, its distributions are not; these are. Only operations that IEEE 754
 // rounds correctly are used (+ - * / sqrt fma), and a product that feeds a sum is an explicit
-// fma, so a compiler has nothing left to contract.
+// fma, so a compiler has nothing left to contract. (Calls within are qualified, lest a function of
+// the generator's own namespace be found instead.)
 #pragma once
 
 #include <cmath>
@@ -35,13 +36,13 @@ std::uint64_t random_bits(Generator& generator) {
 /// Uniform in [0, 1), a multiple of 2^-53.
 template <RandomBits Generator>
 double uniform(Generator& generator) {
-  return static_cast<double>(random_bits(generator) >> 11U) * 0x1p-53;
+  return static_cast<double>(loraplus::random_bits(generator) >> 11U) * 0x1p-53;
 }
 
-/// Uniform in [low, high).
+/// Uniform from low to high; high itself only by rounding.
 template <RandomBits Generator>
 double uniform(Generator& generator, double low, double high) {
-  return std::fma(high - low, uniform(generator), low);
+  return std::fma(high - low, loraplus::uniform(generator), low);
 }
 
 /// Uniform in 0 .. count - 1, without bias; count >= 1.
@@ -49,9 +50,9 @@ template <RandomBits Generator>
 Index uniform_index(Generator& generator, Index count) {
   const auto range = static_cast<std::uint64_t>(count);
   const std::uint64_t rejected = (0 - range) % range;  // 2^64 mod count
-  std::uint64_t bits = random_bits(generator);
+  std::uint64_t bits = loraplus::random_bits(generator);
   while (bits < rejected) {
-    bits = random_bits(generator);
+    bits = loraplus::random_bits(generator);
   }
   return static_cast<Index>(bits % range);
 }
@@ -86,19 +87,20 @@ inline double portable_log(double x) {
 template <RandomBits Generator>
 double normal(Generator& generator) {
   while (true) {
-    const double u = uniform(generator, -1, 1);
-    const double v = uniform(generator, -1, 1);
+    const double u = loraplus::uniform(generator, -1, 1);
+    const double v = loraplus::uniform(generator, -1, 1);
     const double s = std::fma(u, u, v * v);
     if (s > 0 && s < 1) return u * std::sqrt(-2 * detail::portable_log(s) / s);
   }
 }
 
-/// Fills `values` in storage order with uniform numbers in [low, high).
+/// Fills `values` in storage order with uniform numbers from low to high.
 template <typename Derived, RandomBits Generator>
 void fill_uniform(Eigen::PlainObjectBase<Derived>& values, Generator& generator, double low,
                   double high) {
   for (Index i = 0; i < values.size(); ++i) {
-    values.data()[i] = static_cast<typename Derived::Scalar>(uniform(generator, low, high));
+    values.data()[i] =
+        static_cast<typename Derived::Scalar>(loraplus::uniform(generator, low, high));
   }
 }
 
@@ -108,7 +110,7 @@ void fill_normal(Eigen::PlainObjectBase<Derived>& values, Generator& generator,
                  double standard_deviation) {
   for (Index i = 0; i < values.size(); ++i) {
     values.data()[i] =
-        static_cast<typename Derived::Scalar>(standard_deviation * normal(generator));
+        static_cast<typename Derived::Scalar>(standard_deviation * loraplus::normal(generator));
   }
 }
 
@@ -116,7 +118,7 @@ void fill_normal(Eigen::PlainObjectBase<Derived>& values, Generator& generator,
 template <typename T, RandomBits Generator>
 void shuffle(std::span<T> values, Generator& generator) {
   for (auto last = static_cast<Index>(values.size()) - 1; last > 0; --last) {
-    const Index chosen = uniform_index(generator, last + 1);
+    const Index chosen = loraplus::uniform_index(generator, last + 1);
     std::swap(values[static_cast<std::size_t>(last)], values[static_cast<std::size_t>(chosen)]);
   }
 }

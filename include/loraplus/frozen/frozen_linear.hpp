@@ -50,6 +50,7 @@ class FrozenLinear {
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& /*cache*/) const {
     require_shape("FrozenLinear::forward", "x", x, in_features(), x.cols());
     require_shape("FrozenLinear::forward", "y", y, out_features(), x.cols());
+    require_distinct("FrozenLinear::forward", x, y);
     weight_.forward(x, y);
     if constexpr (requires { weight_.bias(); }) {
       if (!trains_bias()) return;
@@ -70,6 +71,7 @@ class FrozenLinear {
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx,
                 Cache& cache) {
     require_shape("FrozenLinear::backward", "dx", dx, in_features(), x.cols());
+    require_distinct("FrozenLinear::backward", dy, dx);
     backward(x, dy, cache);
     weight_.backward(dy, dx);
   }

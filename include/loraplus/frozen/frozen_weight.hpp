@@ -9,10 +9,10 @@
 //     Eigen::Index in_features() const { return w.cols(); }
 //     Eigen::Index out_features() const { return w.rows(); }
 //     void forward(loraplus::ConstMatrixView<float> x, loraplus::MatrixView<float> y) const {
-//       y = w * x;                                     // y = W x (+ b)
+//       y.noalias() = w * x;                           // y = W x (+ b)
 //     }
 //     void backward(loraplus::ConstMatrixView<float> dy, loraplus::MatrixView<float> dx) const {
-//       dx = w.transpose() * dy;                       // dx = W' dy
+//       dx.noalias() = w.transpose() * dy;             // dx = W' dy
 //     }
 //   };
 #pragma once
@@ -36,7 +36,7 @@ concept FrozenWeight = RealScalar<typename W::Scalar> &&
 };
 
 /// A frozen weight that can also be read as a matrix, which merging and training in full need:
-/// copy_to(w) writes the out x in coefficients, bias() is a vector of out, or empty.
+/// copy_to(w) writes the out x in coefficients, bias() gives a ConstVectorView of out, or empty.
 template <typename W>
 concept DenseWeight = FrozenWeight<W> &&
     requires(const W& weight, MatrixView<typename W::Scalar> written) {

@@ -54,22 +54,22 @@ struct Gelu {
   }
   static Scalar derivative(Scalar x, Scalar y) {  // Phi(x) + x phi(x)
     using std::exp;
-    constexpr auto density = Scalar(std::numbers::inv_sqrtpi / std::numbers::sqrt2);
+    const auto density = Scalar(std::numbers::inv_sqrtpi / std::numbers::sqrt2);
     return gate(x, y) + x * density * exp(Scalar(-0.5) * x * x);
   }
 };
 
 template <typename Scalar>
 struct GeluTanh {
-  static constexpr auto linear = Scalar(std::numbers::sqrt2 * std::numbers::inv_sqrtpi);
-  static constexpr auto cubic = linear * Scalar(0.044715);
+  static Scalar linear() { return Scalar(std::numbers::sqrt2 * std::numbers::inv_sqrtpi); }
+  static Scalar cubic() { return linear() * Scalar(0.044715); }
 
   static auto value(const auto& x) {
-    return x * (Scalar(0.5) * (Scalar(1) + (x * (linear + cubic * x * x)).tanh()));
+    return x * (Scalar(0.5) * (Scalar(1) + (x * (linear() + cubic() * x * x)).tanh()));
   }
   static Scalar derivative(Scalar x, Scalar y) {  // q = (1 + tanh u)/2, q' = 2 q (1 - q) u'
     const Scalar q = gate(x, y);
-    return q + 2 * y * (1 - q) * (linear + 3 * cubic * x * x);
+    return q + 2 * y * (1 - q) * (linear() + 3 * cubic() * x * x);
   }
 };
 

@@ -88,7 +88,8 @@ FrozenMlp<SharedWeight<Scalar>> freeze(const Mlp<Linear<Scalar>>& network) {
 /// Adapters over a frozen network, drawn from the generator from the first layer to the last.
 /// Before training the result computes exactly what the network does. The frozen weights are
 /// shared with it (and not copied if they are views or shared).
-/// @throws ArgumentError if an option is out of its range, or a name is unknown or in both lists
+/// @throws ArgumentError if an option is out of its range, a name is unknown or in both lists, or a
+/// layer's bias has been set to be trained
 template <FrozenWeight Weight, RandomBits Generator>
 AdaptedMlp<Weight> adapt(const FrozenMlp<Weight>& network, const AdaptOptions& options,
                          Generator& generator) {
@@ -102,6 +103,10 @@ AdaptedMlp<Weight> adapt(const FrozenMlp<Weight>& network, const AdaptOptions& o
       throw ArgumentError("adapt: '" + stage.name + "' is both in `targets` and in `train`");
     }
     if (trained) return detail::thawed<Weight>(stage);
+    if (stage.layer.trains_bias()) {
+      throw ArgumentError("adapt: the bias of '" + stage.name +
+                          "' is being trained, it would go back to that of the frozen weight");
+    }
     if (targeted || options.targets.empty()) {
       return LoraLinear<Weight>(stage.layer.weight(), options.lora, generator);
     }
@@ -141,7 +146,7 @@ Mlp<Linear<typename Weight::Scalar>> merged(const AdaptedMlp<Weight>& network) {
     } else if constexpr (requires { layer.weight().bias(); }) {
       return Linear<Scalar>(to_matrix(layer.weight()), layer.bias());
     } else {
-      return layer;
+      return Linear<Scalar>(layer.weight(), layer.bias());  // without its gradients
     }
   };
   std::vector<typename Mlp<Linear<Scalar>>::Stage> stages;
@@ -156,6 +161,12 @@ template <FrozenWeight Weight, typename Use>
 void for_each_adapter(AdaptedMlp<Weight>& network, Use&& use) {
   for (auto& stage : network.stages()) {
     if (auto* adapted = stage.layer.template get_if<LoraLinear<Weight>>()) use(*adapted);
+  }
+}
+template <FrozenWeight Weight, typename Use>
+void for_each_adapter(const AdaptedMlp<Weight>& network, Use&& use) {
+  for (const auto& stage : network.stages()) {
+    if (const auto* adapted = stage.layer.template get_if<LoraLinear<Weight>>()) use(*adapted);
   }
 }
 

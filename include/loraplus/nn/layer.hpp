@@ -39,6 +39,16 @@ concept Layer = HasParameters<L> && requires {
   trained.backward(read, read, written, cache);
 };
 
+namespace detail {
+
+/// Stands for a generator of whatever type a layer may want.
+struct AnyGenerator {
+  template <typename T>
+  operator T&() const;  // NOLINT(google-explicit-constructor): never defined, only asked for
+};
+
+}  // namespace detail
+
 /// forward with the generator if one is given and the layer wants it.
 template <Layer L, RandomBits... Generator>
 void forward_layer(const L& layer, ConstMatrixView<typename L::Scalar> x,
@@ -47,6 +57,9 @@ void forward_layer(const L& layer, ConstMatrixView<typename L::Scalar> x,
   if constexpr (requires { layer.forward(x, y, cache, generator...); }) {
     layer.forward(x, y, cache, generator...);
   } else {
+    static_assert(
+        !requires { layer.forward(x, y, cache, detail::AnyGenerator{}); },
+        "loraplus: the layer's forward for training takes another type of generator");
     layer.forward(x, y, cache);
   }
 }

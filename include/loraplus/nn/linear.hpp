@@ -32,8 +32,8 @@ class Linear {
   Linear(Index out, Index in, Generator& generator)
       : Linear(Matrix<Scalar>(out, in), Vector<Scalar>(out)) {
     const double bound = 1 / std::sqrt(static_cast<double>(in));
-    fill_uniform(weight_, generator, -bound, bound);
-    fill_uniform(bias_, generator, -bound, bound);
+    loraplus::fill_uniform(weight_, generator, -bound, bound);
+    loraplus::fill_uniform(bias_, generator, -bound, bound);
   }
 
   Index in_features() const { return weight_.cols(); }
@@ -50,6 +50,7 @@ class Linear {
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& /*cache*/) const {
     require_shape("Linear::forward", "x", x, in_features(), x.cols());
     require_shape("Linear::forward", "y", y, out_features(), x.cols());
+    require_distinct("Linear::forward", x, y);
     kernels::affine(weight_, bias(), x, y);
   }
 
@@ -65,6 +66,7 @@ class Linear {
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx,
                 Cache& cache) {
     require_shape("Linear::backward", "dx", dx, in_features(), x.cols());
+    require_distinct("Linear::backward", dy, dx);
     backward(x, dy, cache);
     kernels::affine_backward(weight_, dy, dx);
   }

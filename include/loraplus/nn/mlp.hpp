@@ -53,13 +53,8 @@ class Mlp {
   std::span<const Stage> stages() const { return stages_; }
 
   /// The layer of this name. @throws ArgumentError that lists the names there are
-  L& layer(std::string_view name) {
-    for (Stage& stage : stages_) {
-      if (stage.name == name) return stage.layer;
-    }
-    throw ArgumentError("Mlp: no layer is called '" + std::string(name) + "'; there are " +
-                        layer_names());
-  }
+  L& layer(std::string_view name) { return stages_[index_of(name)].layer; }
+  const L& layer(std::string_view name) const { return stages_[index_of(name)].layer; }
 
   /// "fc1, fc2, fc3"
   std::string layer_names() const {
@@ -100,7 +95,7 @@ class Mlp {
           derivative_needs_input(stage.activation)
               ? MatrixView<Scalar>(kept.preactivation.leftCols(x.cols()))
               : output;
-      forward_layer(stage.layer, input(i, x, cache), linear, kept.layer, generator...);
+      loraplus::forward_layer(stage.layer, input(i, x, cache), linear, kept.layer, generator...);
       activate<Scalar>(stage.activation, linear, output);
     }
     if (!is_direct(stages_.back())) y = cache.back().output.leftCols(x.cols());
@@ -134,6 +129,14 @@ class Mlp {
   }
 
  private:
+  std::size_t index_of(std::string_view name) const {
+    for (std::size_t i = 0; i < stages_.size(); ++i) {
+      if (stages_[i].name == name) return i;
+    }
+    throw ArgumentError("Mlp: no layer is called '" + std::string(name) + "'; there are " +
+                        layer_names());
+  }
+
   static void require_chained(const Stage& below, const Stage& above) {
     if (below.layer.out_features() != above.layer.in_features()) {
       throw ShapeError("Mlp: '" + above.name + "' takes " +
@@ -147,7 +150,15 @@ class Mlp {
       throw StateError(std::string(where) + ": the cache was made for another network");
     }
     for (std::size_t i = 0; i < stages_.size(); ++i) {
-      if (!is_direct(stages_[i])) require_batch_fits(where, samples, cache[i].output.cols());
+      const Stage& stage = stages_[i];
+      if (is_direct(stage)) continue;
+      const bool with_input = derivative_needs_input(stage.activation);
+      if (cache[i].output.rows() != stage.layer.out_features() ||
+          cache[i].preactivation.rows() != (with_input ? stage.layer.out_features() : 0)) {
+        throw StateError(std::string(where) + ": the cache was made for another network, see '" +
+                         stage.name + "'");
+      }
+      require_batch_fits(where, samples, cache[i].output.cols());
     }
   }
 
@@ -172,7 +183,7 @@ class Mlp {
   /// The index of the lowest layer that has parameters, or the number of layers.
   std::size_t lowest_trained() {
     std::size_t i = 0;
-    while (i < stages_.size() && parameter_count(stages_[i].layer) == 0) {
+    while (i < stages_.size() && loraplus::parameter_count(stages_[i].layer) == 0) {
       ++i;
     }
     return i;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <loraplus/core/error.hpp>
 #include <loraplus/nn/layer.hpp>
 #include <variant>
 
@@ -66,7 +67,7 @@ class OneOf {
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache,
                Generator&... generator) const {
     visit([&]<typename Kind>(const Kind& layer) {
-      forward_layer(layer, x, y, cache_of<Kind>(cache), generator...);
+      loraplus::forward_layer(layer, x, y, cache_of<Kind>(cache), generator...);
     });
   }
 
@@ -89,7 +90,9 @@ class OneOf {
  private:
   template <typename Kind>
   static typename Kind::Cache& cache_of(Cache& cache) {
-    return std::get<CacheOf<Kind>>(cache).cache;
+    auto* known = std::get_if<CacheOf<Kind>>(&cache);
+    if (known == nullptr) throw StateError("OneOf: the cache was made for another kind of layer");
+    return known->cache;
   }
 
   std::variant<Kinds...> layer_;

@@ -67,21 +67,21 @@ class Sequential {
   template <RandomBits... Generator>
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache,
                Generator&... generator) const {
-    if constexpr (size > 1) require_batch_fits("Sequential", x.cols(), cache.outputs[0].cols());
+    require_cache(x.cols(), cache);
     forward_from<0>(x, y, cache, generator...);
   }
 
   /// Adds the gradients of the parameters; goes no lower than the lowest layer that has any.
   /// `x` and `cache` are those of the forward pass. @param x in x n, @param dy out x n
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, Cache& cache) {
-    if constexpr (size > 1) require_batch_fits("Sequential", x.cols(), cache.outputs[0].cols());
+    require_cache(x.cols(), cache);
     backward_from<0>(x, dy, cache);
   }
 
   /// The same, and dx. @param x, dx in x n, @param dy out x n
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx,
                 Cache& cache) {
-    if constexpr (size > 1) require_batch_fits("Sequential", x.cols(), cache.outputs[0].cols());
+    require_cache(x.cols(), cache);
     backward_from<0>(x, dy, cache, dx);
   }
 
@@ -104,14 +104,23 @@ class Sequential {
     joints(std::make_index_sequence<size - 1>{});
   }
 
+  void require_cache(Index samples, const Cache& cache) const {
+    for_each_joint([&](auto index, const auto& below, const auto& /*above*/) {
+      if (cache.outputs[index].rows() != below.out_features()) {
+        throw StateError("Sequential: the cache was made for other layers");
+      }
+      require_batch_fits("Sequential", samples, cache.outputs[index].cols());
+    });
+  }
+
   template <std::size_t I, RandomBits... Generator>
   void forward_from(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache,
                     Generator&... generator) const {
     if constexpr (I + 1 == size) {
-      forward_layer(get<I>(), x, y, std::get<I>(cache.layers), generator...);
+      loraplus::forward_layer(get<I>(), x, y, std::get<I>(cache.layers), generator...);
     } else {
       auto between = cache.outputs[I].leftCols(x.cols());  // out_I x n
-      forward_layer(get<I>(), x, between, std::get<I>(cache.layers), generator...);
+      loraplus::forward_layer(get<I>(), x, between, std::get<I>(cache.layers), generator...);
       forward_from<I + 1>(between, y, cache, generator...);
     }
   }
@@ -125,7 +134,7 @@ class Sequential {
       get<I>().backward(x, dy, dx..., layer_cache);
     } else {
       const ConstMatrixView<Scalar> between = cache.outputs[I].leftCols(x.cols());
-      if (sizeof...(Dx) == 0 && parameter_count(get<I>()) == 0) {
+      if (sizeof...(Dx) == 0 && loraplus::parameter_count(get<I>()) == 0) {
         return backward_from<I + 1>(between, dy, cache);
       }
       auto gradient = cache.gradients[I].leftCols(x.cols());  // out_I x n

@@ -39,7 +39,7 @@ struct AdamMoments {
     const auto rate = static_cast<Scalar>(context.learning_rate / correction1);
     const auto root = static_cast<Scalar>(std::sqrt(correction2));
     const Scalar smallest = sqrt(std::numeric_limits<Scalar>::min());
-    const auto eps = std::max(static_cast<Scalar>(epsilon), smallest);
+    const Scalar eps = epsilon == 0 ? smallest : static_cast<Scalar>(epsilon);
     auto m = state.col(0);
     auto v = state.col(1);
     m += b1 * (g - m);

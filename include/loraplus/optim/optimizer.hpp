@@ -179,12 +179,13 @@ class Optimizer {
     }
   }
 
-  /// The model is the one of construction, as far as order, names' count and sizes tell.
+  /// The model is the one of construction, as far as number, sizes and roles tell.
   template <typename Model>
   void require_same_parameters(Model& model) const {
     std::size_t count = 0;
     model.visit_parameters([&](const Parameter<Scalar>& parameter) {
-      if (count < slots_.size() && slots_[count].state.rows() != parameter.size()) {
+      if (count < slots_.size() && (slots_[count].state.rows() != parameter.size() ||
+                                    slots_[count].role != parameter.role)) {
         throw StateError("Optimizer: parameter '" + parameter.name.str() + "' has " +
                          std::to_string(parameter.size()) + " coefficients, at construction '" +
                          slots_[count].name + "' had " +
@@ -206,7 +207,7 @@ class Optimizer {
     if (std::isinf(options_.clip_norm)) return mean;
     double square = 0;
     model.visit_parameters([&](const Parameter<Scalar>& parameter) {
-      square += parameter.gradient.template cast<double>().square().sum();
+      square += static_cast<double>(parameter.gradient.matrix().squaredNorm());
       if (!std::isfinite(square)) {
         throw NonFiniteError("Optimizer: the gradient norm is not finite at parameter '" +
                              parameter.name.str() + "'");

@@ -21,7 +21,9 @@ struct LabelledData {
   Index size() const { return inputs.cols(); }
 
   /// Copies the samples of these indices to the left columns of `batch`, which has room for them.
+  /// @throws ShapeError if it has not
   void gather(std::span<const Index> indices, LabelledData& batch) const {
+    require_batch_fits("LabelledData::gather", static_cast<Index>(indices.size()), batch.size());
     for (std::size_t i = 0; i < indices.size(); ++i) {
       batch.inputs.col(static_cast<Index>(i)) = inputs.col(indices[i]);
       batch.labels[i] = labels[static_cast<std::size_t>(indices[i])];
@@ -59,7 +61,9 @@ struct PairedData {
   Index size() const { return inputs.cols(); }
 
   /// Copies the samples of these indices to the left columns of `batch`, which has room for them.
+  /// @throws ShapeError if it has not
   void gather(std::span<const Index> indices, PairedData& batch) const {
+    require_batch_fits("PairedData::gather", static_cast<Index>(indices.size()), batch.size());
     for (std::size_t i = 0; i < indices.size(); ++i) {
       batch.inputs.col(static_cast<Index>(i)) = inputs.col(indices[i]);
       batch.outputs.col(static_cast<Index>(i)) = outputs.col(indices[i]);
@@ -98,7 +102,7 @@ class BatchSampler {
   template <RandomBits Generator>
   std::span<const Index> next(Generator& generator) {
     if (next_ == order_.size()) {
-      shuffle(std::span(order_), generator);
+      loraplus::shuffle(std::span(order_), generator);
       next_ = 0;
     }
     const std::size_t count = std::min(batch_, order_.size() - next_);

@@ -7,12 +7,14 @@
 
 namespace loraplus {
 
-/// The share of samples whose largest output is that of their label; NaN if there are none.
+/// The share of samples whose largest output is that of their label (none of whose
+/// outputs is NaN); NaN if there are no samples.
 /// @param data inputs in x samples, evaluated `batch` samples at a time
 template <Layer Model>
 double accuracy(const Model& model, const LabelledData<typename Model::Scalar>& data,
                 Index batch = 256) {
   data.validate();
+  require_argument(batch >= 1, "accuracy", "batch must be at least 1", static_cast<double>(batch));
   if (data.size() == 0) return std::numeric_limits<double>::quiet_NaN();
   auto cache = model.make_cache(batch);
   Matrix<typename Model::Scalar> logits(model.out_features(), batch);  // classes x batch
@@ -23,7 +25,8 @@ double accuracy(const Model& model, const LabelledData<typename Model::Scalar>& 
     for (Index i = 0; i < samples; ++i) {
       Index predicted = 0;
       logits.col(i).maxCoeff(&predicted);
-      correct += predicted == data.labels[static_cast<std::size_t>(first + i)] ? 1 : 0;
+      const bool right = predicted == data.labels[static_cast<std::size_t>(first + i)];
+      correct += right && !logits.col(i).hasNaN() ? 1 : 0;
     }
   }
   return static_cast<double>(correct) / static_cast<double>(data.size());

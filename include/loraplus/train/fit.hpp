@@ -26,6 +26,8 @@ template <typename Loss, Layer Model, typename Optimizer, typename Data, RandomB
 Index fit(Model& model, Optimizer& optimizer, const Data& data, const FitOptions& options,
           Generator& generator, Callback&& after_step) {
   data.validate();
+  require_argument(options.steps >= 0, "FitOptions", "steps must be at least 0",
+                   static_cast<double>(options.steps));
   BatchSampler sampler(data.size(), options.batch);
   Data batch = data.make_batch(std::min(options.batch, data.size()));
   TrainingStep<Model, Loss> train(model, batch.size());
