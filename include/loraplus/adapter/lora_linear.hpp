@@ -108,8 +108,8 @@ class LoraLinear {
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, Cache& cache) {
     require_shape("LoraLinear::backward", "x", x, in_features(), x.cols());
     require_shape("LoraLinear::backward", "dy", dy, out_features(), x.cols());
-    require_unmerged("backward");
     if (!enabled_) return;
+    require_unmerged("backward");
     require_forward_pass(x.cols(), cache);
     base_.backward(x, dy, cache.base);
     const auto h = cache.h.leftCols(x.cols());

@@ -86,7 +86,7 @@ std::vector<GradientError> check_gradients(L& layer, ConstMatrixView<typename L:
   };
 
   // Both forms of backward, so that one which does not add up, or leaves out, is found.
-  zero_gradients(layer);
+  loraplus::zero_gradients(layer);
   dx.setConstant(std::numeric_limits<Scalar>::quiet_NaN());
   forward(generator...);
   layer.backward(input, dy, cache);
