@@ -4,9 +4,8 @@
 // checked in every build: a check is a few integer comparisons beside a matrix product.
 #pragma once
 
-#include <array>
-#include <cstdio>
 #include <loraplus/core/matrix.hpp>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -56,9 +55,9 @@ inline std::string shape_text(Index rows, Index cols) {
 inline void require_argument(bool valid, std::string_view where, std::string_view what,
                              double value) {
   if (valid) return;
-  std::array<char, 32> number{};
-  std::snprintf(number.data(), number.size(), "%g", value);
-  throw ArgumentError(std::string(where) + ": " + std::string(what) + ", found " + number.data());
+  std::ostringstream message;
+  message << where << ": " << what << ", found " << value;
+  throw ArgumentError(message.str());
 }
 
 /// Throws ShapeError unless `matrix` is rows x cols.
