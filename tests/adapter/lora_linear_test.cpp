@@ -51,7 +51,7 @@ TEST_CASE("the gradients of a LoRA layer: every shape, rank, batch, bias mode, w
             auto layer = trained(shared<double>(out, in),
                                  {.rank = rank, .alpha = 5, .dropout = dropout, .bias = bias});
             test::require_gradients(layer, n, 6, std::mt19937_64{7});
-            test::require_accumulation(layer, n, 6);
+            test::require_accumulation(layer, n, 6, std::mt19937_64{7});
           }
         }
       }

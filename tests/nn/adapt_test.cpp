@@ -163,7 +163,7 @@ TEST_CASE("the gradients of an adapted network in every bias mode, dropout on") 
     disturb(adapted);
     for (const loraplus::Index n : {1, 2, 17}) {
       test::require_gradients(adapted, n, 4, std::mt19937_64{7});
-      test::require_accumulation(adapted, n, 4);
+      test::require_accumulation(adapted, n, 4, std::mt19937_64{7});
     }
   }
 }

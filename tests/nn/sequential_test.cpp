@@ -44,7 +44,7 @@ TEST_CASE("the gradients of layers composed at compile time, a user's among them
   static_assert(loraplus::Layer<decltype(net)>);
   for (const loraplus::Index n : {1, 2, 17}) {
     test::require_gradients(net, n, 2, std::mt19937_64{7});
-    test::require_accumulation(net, n, 2);
+    test::require_accumulation(net, n, 2, std::mt19937_64{7});
   }
 }
 

@@ -20,9 +20,9 @@ void require_gradients(L& layer, Index n, unsigned seed, Generator... generator)
 }
 
 /// Without the optional dx, backward leaves the same gradients, bit for bit; and over two batches
-/// they add up.
-template <typename L>
-void require_accumulation(L& layer, Index n, unsigned seed) {
+/// they add up. A generator serves every pass as a copy, so that the dropout mask is the same.
+template <typename L, typename... Generator>
+void require_accumulation(L& layer, Index n, unsigned seed, Generator... generator) {
   using Scalar = typename L::Scalar;
   const auto gradients = [&] {
     loraplus::Vector<Scalar> all(loraplus::parameter_count(layer));
@@ -39,7 +39,9 @@ void require_accumulation(L& layer, Index n, unsigned seed) {
   const auto pass = [&](unsigned batch_seed, bool with_dx) {
     const auto x = random_matrix<Scalar>(layer.in_features(), n, batch_seed);
     const auto dy = random_matrix<Scalar>(layer.out_features(), n, batch_seed + 1);
-    layer.forward(x, y, cache);
+    [&](Generator... copied) {
+      loraplus::forward_layer(layer, x, y, cache, copied...);
+    }(generator...);
     if (with_dx) {
       layer.backward(x, dy, dx, cache);
     } else {
