@@ -1,5 +1,6 @@
 #include "experiment.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <loraplus/optim/adam.hpp>

@@ -516,6 +516,16 @@ TEST_CASE("an override by role that takes from two groups makes one out of each"
   CHECK(optimizer.group_of("fc2.bias").learning_rate == Sgd{}.learning_rate);
 }
 
+TEST_CASE("a model of the same sizes and other roles is refused, and both roles are named") {
+  auto model = make_model<double>();
+  Optimizer optimizer(Sgd{}, model);
+  model.list[2].role = Role::lora_a;
+  const std::string message = test::message_of<StateError>([&] { optimizer.step(model); });
+  CHECK(test::contains(message, "'fc2.weight'"));
+  CHECK(test::contains(message, "its role is lora_a, it was weight"));
+  CHECK(optimizer.steps() == 0);
+}
+
 TEST_CASE("after a refused gradient the next accumulation begins anew") {
   auto model = make_model<double>();
   Optimizer optimizer(Sgd{.learning_rate = 1}, model, {.clip_norm = 100, .accumulation = 2});

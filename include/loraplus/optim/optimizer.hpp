@@ -189,7 +189,9 @@ class Optimizer {
         throw StateError("Optimizer: parameter '" + parameter.name.str() + "' has " +
                          std::to_string(parameter.size()) + " coefficients, at construction '" +
                          slots_[count].name + "' had " +
-                         std::to_string(slots_[count].state.rows()));
+                         std::to_string(slots_[count].state.rows()) + "; its role is " +
+                         std::string(to_string(parameter.role)) + ", it was " +
+                         std::string(to_string(slots_[count].role)));
       }
       ++count;
     });
