@@ -11,8 +11,8 @@
 
 namespace finetune {
 
-using FrozenNetwork = loraplus::FrozenMlp<loraplus::SharedWeight<float>>;
-using Network = loraplus::AdaptedMlp<loraplus::SharedWeight<float>>;
+using FrozenNetwork = loraplus::FrozenMlp<loraplus::PackedWeight<float>>;
+using Network = loraplus::AdaptedMlp<loraplus::PackedWeight<float>>;
 
 /// Streams of random numbers that have nothing to do with each other.
 enum class Stream : std::uint32_t { pretraining, adapters, batches };

@@ -6,6 +6,7 @@
 #include <loraplus/adapter/lora_linear.hpp>
 #include <loraplus/adapter/lora_options.hpp>
 #include <loraplus/adapter/low_rank.hpp>
+#include <loraplus/adapter/plan.hpp>
 #include <loraplus/check/gradient_check.hpp>
 #include <loraplus/core/error.hpp>
 #include <loraplus/core/matrix.hpp>
@@ -13,6 +14,7 @@
 #include <loraplus/core/random.hpp>
 #include <loraplus/frozen/frozen_linear.hpp>
 #include <loraplus/frozen/frozen_weight.hpp>
+#include <loraplus/frozen/packed_weight.hpp>
 #include <loraplus/frozen/shared_weight.hpp>
 #include <loraplus/frozen/weight_view.hpp>
 #include <loraplus/nn/activation.hpp>

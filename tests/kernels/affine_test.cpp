@@ -38,16 +38,16 @@ TEMPLATE_TEST_CASE("the dense products equal the sums that define them", "", flo
 
         Matrix<Scalar> y_found(out, n), dx_found(in, n), dw_found = w;
         Vector<Scalar> db_found = b;
-        loraplus::kernels::affine(w, ConstVectorView<Scalar>(b.data(), out), x, y_found);
-        loraplus::kernels::affine_backward(w, dy, dx_found);
-        loraplus::kernels::accumulate_weight_gradient(x, dy, dw_found);
+        loraplus::kernels::affine<Scalar>(w, ConstVectorView<Scalar>(b.data(), out), x, y_found);
+        loraplus::kernels::affine_backward<Scalar>(w, dy, dx_found);
+        loraplus::kernels::accumulate_weight_gradient<Scalar>(x, dy, dw_found);
         loraplus::kernels::accumulate_bias_gradient(dy, db_found);
         CHECK(test::relative_distance(y_found, y) < tolerance);
         CHECK(test::relative_distance(dx_found, dx) < tolerance);
         CHECK(test::relative_distance(dw_found, dw) < tolerance);
         CHECK(test::relative_distance(db_found, db) < tolerance);
 
-        loraplus::kernels::affine(w, ConstVectorView<Scalar>(nullptr, 0), x, y_found);
+        loraplus::kernels::affine<Scalar>(w, ConstVectorView<Scalar>(nullptr, 0), x, y_found);
         y.colwise() -= b.template cast<double>();
         CHECK(test::relative_distance(y_found, y) < tolerance);
       }

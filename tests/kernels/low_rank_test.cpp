@@ -28,12 +28,19 @@ TEMPLATE_TEST_CASE("the six thin products equal their formulas", "", float, doub
 
           Matrix<Scalar> h(r, n), z(r, n), y = dy, dx = x, grad_b = b;
           RowMajorMatrix<Scalar> grad_a = a;
-          loraplus::kernels::down_project(s, a, x, h);
-          loraplus::kernels::up_project(b, h, y);
-          loraplus::kernels::up_project_backward(s, b, dy, z);
-          loraplus::kernels::accumulate_b_gradient(dy, h, grad_b);
-          loraplus::kernels::accumulate_a_gradient(z, x, grad_a);
-          loraplus::kernels::down_project_backward(a, z, dx);
+          auto grad_at = grad_a.transpose();
+          namespace kernels = loraplus::kernels;
+          kernels::project<Scalar>(s, a.transpose(), x, h);
+          kernels::expand<Scalar>(b, h, y);
+          kernels::project<Scalar>(s, b, dy, z);
+          kernels::accumulate<Scalar>(dy, h, grad_b);
+          kernels::accumulate<Scalar>(x, z, grad_at);
+          kernels::expand<Scalar>(a.transpose(), z, dx);
+
+          Matrix<Scalar> z_too(r, n), grad_b_too = b;
+          kernels::project_and_accumulate<Scalar>(s, b, dy, h, z_too, grad_b_too);
+          CHECK(test::same_bits(z_too, z));
+          CHECK(test::same_bits(grad_b_too, grad_b));
 
           CHECK(test::relative_distance(h, h64) < tolerance);
           CHECK(test::relative_distance(z, z64) < tolerance);

@@ -20,6 +20,7 @@ using loraplus::LoraLinear;
 using loraplus::make_mlp;
 using loraplus::Matrix;
 using loraplus::Mlp;
+using loraplus::PackedWeight;
 using loraplus::SharedWeight;
 using loraplus::Vector;
 
@@ -170,7 +171,7 @@ TEST_CASE("the gradients of an adapted network in every bias mode, dropout on") 
 
 TEST_CASE("training leaves the frozen weights as they were, bit for bit") {
   const auto network = pretrained<float>();
-  const auto frozen = freeze(network);
+  const auto frozen = freeze(network, {.keep_original = true});
   std::mt19937_64 generator{3};
   auto adapted = adapt(frozen, {.lora = {.rank = 3, .bias = BiasMode::all}}, generator);
   auto cache = adapted.make_cache(5);
@@ -184,25 +185,26 @@ TEST_CASE("training leaves the frozen weights as they were, bit for bit") {
   }
   for (std::size_t i = 0; i < 3; ++i) {
     const auto& weight = frozen.stages()[i].layer.weight();
-    const auto* lora = adapted.stages()[i].layer.get_if<LoraLinear<SharedWeight<float>>>();
+    const auto* lora = adapted.stages()[i].layer.get_if<LoraLinear<PackedWeight<float>>>();
     REQUIRE(lora != nullptr);
-    CHECK(lora->weight().weight().data() == weight.weight().data());
-    CHECK(test::same_bits(weight.weight(), network.stages()[i].layer.weight()));
+    CHECK(&lora->weight().original() == &weight.original());
+    CHECK(test::same_bits(weight.original(), network.stages()[i].layer.weight()));
+    CHECK(test::same_bits(to_matrix(weight), network.stages()[i].layer.weight()));
     CHECK(weight.bias() == network.stages()[i].layer.bias());
     CHECK_FALSE(lora->factors().b().isZero(0));
   }
 }
 
 TEST_CASE("adapted networks over one frozen network share its weights") {
-  const auto frozen = freeze(pretrained<double>());
+  const auto frozen = freeze(pretrained<double>(), {.keep_original = true});
   std::mt19937_64 generator{3};
   auto first = adapt(frozen, {}, generator);
   auto second = adapt(frozen, {.targets = {"fc2"}}, generator);
-  const auto* a = first.stages()[1].layer.get_if<LoraLinear<SharedWeight<double>>>();
-  const auto* b = second.stages()[1].layer.get_if<LoraLinear<SharedWeight<double>>>();
+  const auto* a = first.stages()[1].layer.get_if<LoraLinear<PackedWeight<double>>>();
+  const auto* b = second.stages()[1].layer.get_if<LoraLinear<PackedWeight<double>>>();
   REQUIRE(a != nullptr);
   REQUIRE(b != nullptr);
-  CHECK(a->weight().weight().data() == b->weight().weight().data());
+  CHECK(&a->weight().original() == &b->weight().original());
 }
 
 TEST_CASE("a merged network is plain and computes the same") {

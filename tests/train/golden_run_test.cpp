@@ -21,7 +21,7 @@ using loraplus::LoraPlus;
 using loraplus::Matrix;
 using loraplus::Mlp;
 using loraplus::OptimizerOptions;
-using loraplus::SharedWeight;
+using loraplus::PackedWeight;
 using loraplus::TrainingStep;
 
 namespace {
@@ -59,7 +59,7 @@ const Run bias_clip_schedule{
                 .clip_norm = 0.6}};
 
 template <typename Scalar>
-using Network = AdaptedMlp<SharedWeight<Scalar>>;
+using Network = AdaptedMlp<PackedWeight<Scalar>>;
 
 /// The network before the first step: fc1 and fc2 adapted, fc3 frozen.
 template <typename Scalar>
@@ -81,7 +81,7 @@ Network<Scalar> make_network(const Run& run) {
             {.lora = {.rank = rank, .alpha = alpha, .bias = run.bias}, .targets = {"fc1", "fc2"}},
             unused);
   std::uint32_t stream = 12;
-  for_each_adapter(network, [&](LoraLinear<SharedWeight<Scalar>>& layer) {
+  for_each_adapter(network, [&](LoraLinear<PackedWeight<Scalar>>& layer) {
     const double bound = 1 / std::sqrt(static_cast<double>(layer.in_features()));
     layer.set_factors(
         test::noise_matrix<Scalar>(stream, rank, layer.in_features(), bound),

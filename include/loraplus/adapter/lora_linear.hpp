@@ -3,11 +3,27 @@
 
 #include <loraplus/adapter/dropout.hpp>
 #include <loraplus/adapter/low_rank.hpp>
+#include <loraplus/adapter/plan.hpp>
 #include <loraplus/frozen/frozen_linear.hpp>
 #include <loraplus/frozen/shared_weight.hpp>
 #include <optional>
 
 namespace loraplus {
+
+namespace detail {
+
+/// W + s B A for the merged plan, and the factors that are in it; nothing where W has no such copy.
+template <FrozenWeight Frozen>
+struct MergedCopy {};
+
+template <MergesLowRank Frozen>
+struct MergedCopy<Frozen> {
+  typename Frozen::Merged weight;
+  RowMajorMatrix<typename Frozen::Scalar> a;  // r x in
+  Matrix<typename Frozen::Scalar> b;          // out x r
+};
+
+}  // namespace detail
 
 /// A frozen weight with a low-rank adapter (Hu et al., "LoRA", equation 3):
 ///
@@ -23,13 +39,15 @@ class LoraLinear {
 
   /// What a forward pass keeps for the backward pass, and scratch; one for each thread.
   struct Cache {
-    Matrix<Scalar> h;           // r x largest batch: s A d(x)
-    Matrix<Scalar> z;           // r x largest batch: s B' dy
-    Matrix<Scalar> mask;        // in x largest batch, with dropout only: 0 or 1 / (1 - p)
-    Matrix<Scalar> dropped;     // in x largest batch, with dropout only: d(x)
-    Matrix<Scalar> scratch;     // in x largest batch, with dropout only
-    Index samples = -1;         // of the last forward pass through the adapter
-    bool used_dropout = false;  // in that pass
+    Matrix<Scalar> h;            // r x largest batch: s A d(x)
+    Matrix<Scalar> z;            // r x largest batch: s B' dy
+    Matrix<Scalar> mask;         // in x largest batch, with dropout only: 0 or 1 / (1 - p)
+    Matrix<Scalar> dropped;      // in x largest batch, with dropout only: d(x)
+    Matrix<Scalar> scratch;      // in x largest batch, with dropout only
+    Index samples = -1;          // of the last forward pass through the adapter
+    bool used_dropout = false;   // in that pass
+    Plan plan = Plan::unmerged;  // of that pass
+    std::optional<detail::MergedCopy<Frozen>> merged;  // with the merged plan only
     typename FrozenLinear<Frozen>::Cache base;
   };
 
@@ -63,8 +81,49 @@ class LoraLinear {
   void set_enabled(bool enabled) { enabled_ = enabled; }
   bool enabled() const { return enabled_; }
 
+  /// How training steps are computed, from the next make_cache on. The automatic plan is chosen
+  /// for each batch by its samples, or once for all by `samples_per_update`, those from one update
+  /// of the factors to the next: with gradient accumulation, the samples of several batches.
+  /// @throws ArgumentError if the merged plan is asked for and the weight has no merged copies, or
+  /// there is dropout, which W + s B A cannot express
+  void set_plan(Plan plan, Index samples_per_update = 0) {
+    if (plan == Plan::merged && !MergesLowRank<Frozen>) {
+      throw ArgumentError("LoraLinear: the frozen weight makes no merged copies (MergesLowRank)");
+    }
+    if (plan == Plan::merged && dropout_ > 0) {
+      throw ArgumentError("LoraLinear: the merged plan has no place for dropout");
+    }
+    require_argument(samples_per_update >= 0, "LoraLinear::set_plan",
+                     "samples_per_update must be at least 0",
+                     static_cast<double>(samples_per_update));
+    plan_ = plan;
+    samples_per_update_ = samples_per_update;
+  }
+
+  /// The plan for a batch of so many samples: unmerged or merged.
+  Plan plan(Index samples) const {
+    if constexpr (MergesLowRank<Frozen>) {
+      if (plan_ != Plan::automatic) return plan_;
+      if (dropout_ > 0) return Plan::unmerged;
+      const auto counted =
+          static_cast<double>(samples_per_update_ > 0 ? samples_per_update_ : samples);
+      const double break_even =
+          plan_break_even(in_features(), out_features(), weight().merge_cost());
+      return counted > break_even ? Plan::merged : Plan::unmerged;
+    }
+    return Plan::unmerged;
+  }
+
   Cache make_cache(Index largest_batch) const {
     Cache cache;
+    if constexpr (MergesLowRank<Frozen>) {
+      if (plan(largest_batch) == Plan::merged) {
+        constexpr Scalar none = std::numeric_limits<Scalar>::quiet_NaN();
+        cache.merged = {weight().make_merged(),
+                        RowMajorMatrix<Scalar>::Constant(rank(), in_features(), none),
+                        Matrix<Scalar>::Constant(out_features(), rank(), none)};
+      }
+    }
     cache.h.resize(rank(), largest_batch);
     cache.z.resize(rank(), largest_batch);
     if (dropout_ > 0) {
@@ -78,10 +137,9 @@ class LoraLinear {
   /// Evaluation: no dropout. @param x in x n, @param y out x n
   /// @throws ShapeError
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
-    if (!forward_base(x, y, cache)) return;
-    factors_.forward(x, y, cache.h.leftCols(x.cols()));
+    if (!begin_forward(x, y, cache)) return;
     cache.used_dropout = false;
-    cache.samples = x.cols();
+    forward_adapted(x, x, y, cache);
   }
 
   /// Training: dropout drawn from the generator. @param x in x n, @param y out x n
@@ -91,15 +149,14 @@ class LoraLinear {
                Generator& generator) const {
     if (enabled_) require_unmerged("a training forward pass");
     if (dropout_ == 0) return forward(x, y, cache);
-    if (!forward_base(x, y, cache)) return;
+    if (!begin_forward(x, y, cache)) return;
     require_cache(cache.mask.rows() == in_features());
     auto mask = cache.mask.leftCols(x.cols());
     auto dropped = cache.dropped.leftCols(x.cols());
     detail::draw_dropout_mask(dropout_, mask, generator);
     dropped = mask.cwiseProduct(x);
-    factors_.forward(dropped, y, cache.h.leftCols(x.cols()));
     cache.used_dropout = true;
-    cache.samples = x.cols();
+    forward_adapted(x, dropped, y, cache);
   }
 
   /// Adds the gradients of A, B and a trained bias; `x` and `cache` are those of the forward pass.
@@ -127,16 +184,17 @@ class LoraLinear {
     require_shape("LoraLinear::backward", "dx", dx, in_features(), x.cols());
     require_distinct("LoraLinear::backward", dy, dx);
     backward(x, dy, cache);
-    base_.weight().backward(dy, dx);
-    if (!enabled_) return;
+    if (!enabled_) return base_.weight().backward(dy, dx);
     const auto z = cache.z.leftCols(x.cols());
+    const auto at = factors_.a().transpose();  // in x r, column-major
     if (cache.used_dropout) {
       auto through_adapter = cache.scratch.leftCols(x.cols());
       through_adapter.setZero();
-      factors_.backward_input(z, through_adapter);
+      kernels::expand<Scalar>(at, z, through_adapter);
+      base_.weight().backward(dy, dx);
       dx += cache.mask.leftCols(x.cols()).cwiseProduct(through_adapter);
-    } else {
-      factors_.backward_input(z, dx);
+    } else if (!backward_merged(dy, dx, cache)) {
+      base_.backward_input(dy, dx, at, z);
     }
   }
 
@@ -168,9 +226,9 @@ class LoraLinear {
   }
 
  private:
-  /// y without the adapter, or with the merged one; whether the adapter is still to be added. Until
-  /// it is, the cache counts as that of no pass.
-  bool forward_base(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
+  /// The forward pass of a layer that is disabled or merged, or else the checks of one that is not;
+  /// whether it is still to be done. Until it is, the cache counts as that of no pass.
+  bool begin_forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
     require_shape("LoraLinear::forward", "x", x, in_features(), x.cols());
     require_shape("LoraLinear::forward", "y", y, out_features(), x.cols());
     require_distinct("LoraLinear::forward", x, y);
@@ -185,8 +243,50 @@ class LoraLinear {
     }
     require_cache(cache.h.rows() == rank());
     require_batch_fits("LoraLinear::forward", x.cols(), cache.h.cols());
-    base_.forward(x, y, cache.base);
     return true;
+  }
+
+  /// h = s A x' and y = W x + b + B h. @param x in x n, @param dropped in x n: d(x), @param y out x
+  /// n
+  void forward_adapted(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dropped,
+                       MatrixView<Scalar> y, Cache& cache) const {
+    auto h = cache.h.leftCols(x.cols());
+    factors_.project(dropped, h);
+    cache.plan = plan(x.cols());
+    if (!forward_merged(x, y, cache)) base_.forward(x, y, factors_.b(), h);
+    cache.samples = x.cols();
+  }
+
+  /// y = (W + s B A) x + b, if that is the plan of the pass.
+  bool forward_merged(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
+    if constexpr (MergesLowRank<Frozen>) {
+      if (cache.plan != Plan::merged) return false;
+      require_cache(cache.merged.has_value());
+      refresh(*cache.merged);
+      cache.merged->weight.forward(x, y);
+      base_.add_trained_bias(y);
+      return true;
+    }
+    return false;
+  }
+
+  /// dx = (W + s B A)' dy, if that was the plan of the forward pass.
+  bool backward_merged(ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx, Cache& cache) const {
+    if constexpr (MergesLowRank<Frozen>) {
+      if (cache.plan != Plan::merged) return false;
+      cache.merged->weight.backward(dy, dx);
+      return true;
+    }
+    return false;
+  }
+
+  /// Merges the factors into the copy, unless it has them already. Comparing them costs little
+  /// beside a product, and no change of theirs can be missed.
+  void refresh(detail::MergedCopy<Frozen>& copy) const {
+    if (copy.a == factors_.a() && copy.b == factors_.b()) return;
+    weight().merge(scaling(), factors_.b(), factors_.a().transpose(), copy.weight);
+    copy.a = factors_.a();
+    copy.b = factors_.b();
   }
 
   void require_unmerged(const char* what) const {
@@ -194,7 +294,7 @@ class LoraLinear {
   }
 
   static void require_cache(bool fits) {
-    if (!fits) throw StateError("LoraLinear: the cache was made for another layer");
+    if (!fits) throw StateError("LoraLinear: the cache was made for another layer or plan");
   }
 
   void require_forward_pass(Index samples, const Cache& cache) const {
@@ -208,6 +308,8 @@ class LoraLinear {
   LowRank<Scalar> factors_;
   double dropout_;
   bool enabled_ = true;
+  Plan plan_ = Plan::automatic;
+  Index samples_per_update_ = 0;                // 0: those of each batch
   std::optional<SharedWeight<Scalar>> merged_;  // W + s B A
 };
 

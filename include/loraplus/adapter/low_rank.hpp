@@ -54,25 +54,17 @@ class LowRank {
     b_ = std::move(new_b);
   }
 
-  /// h = s A x and y += B h. @param x in x n, @param y out x n, @param h r x n
-  template <typename X, typename Y, typename H>
-  void forward(const X& x, Y&& y, H&& h) const {
-    kernels::down_project(scaling_, a_, x, h);
-    kernels::up_project(b_, h, y);
+  /// h = s A x. @param x in x n, @param h r x n
+  void project(ConstMatrixView<Scalar> x, MatrixView<Scalar> h) const {
+    kernels::project<Scalar>(scaling_, a_.transpose(), x, h);
   }
 
   /// z = s B' dy, dB += dy h', dA += z x'. @param dy out x n, @param h, z r x n, @param x in x n
-  template <typename X, typename Dy, typename H, typename Z>
-  void backward(const X& x, const Dy& dy, const H& h, Z&& z) {
-    kernels::up_project_backward(scaling_, b_, dy, z);
-    kernels::accumulate_b_gradient(dy, h, b_gradient_);
-    kernels::accumulate_a_gradient(z, x, a_gradient_);
-  }
-
-  /// dx += A' z. @param z r x n, @param dx in x n
-  template <typename Z, typename Dx>
-  void backward_input(const Z& z, Dx&& dx) const {
-    kernels::down_project_backward(a_, z, dx);
+  void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, ConstMatrixView<Scalar> h,
+                MatrixView<Scalar> z) {
+    auto a_gradient = a_gradient_.transpose();  // in x r, column-major
+    kernels::project_and_accumulate<Scalar>(scaling_, b_, dy, h, z, b_gradient_);
+    kernels::accumulate<Scalar>(x, z, a_gradient);
   }
 
   /// W += s B A. @param w out x in

@@ -5,6 +5,7 @@
 #include <loraplus/core/parameter.hpp>
 #include <loraplus/frozen/frozen_weight.hpp>
 #include <loraplus/kernels/affine.hpp>
+#include <loraplus/kernels/low_rank.hpp>
 #include <utility>
 
 namespace loraplus {
@@ -52,6 +53,34 @@ class FrozenLinear {
     require_shape("FrozenLinear::forward", "y", y, out_features(), x.cols());
     require_distinct("FrozenLinear::forward", x, y);
     weight_.forward(x, y);
+    add_trained_bias(y);
+  }
+
+  /// y = W x + b + F h. @param x in x n, @param y out x n, @param f out x r, @param h r x n
+  void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, ConstMatrixView<Scalar> f,
+               ConstMatrixView<Scalar> h) const {
+    if constexpr (AddsLowRank<Weight>) {
+      weight_.forward(x, y, f, h);
+    } else {
+      weight_.forward(x, y);
+      kernels::expand<Scalar>(f, h, y);
+    }
+    add_trained_bias(y);
+  }
+
+  /// dx = W' dy + F z. @param dy out x n, @param dx in x n, @param f in x r, @param z r x n
+  void backward_input(ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx, ConstMatrixView<Scalar> f,
+                      ConstMatrixView<Scalar> z) const {
+    if constexpr (AddsLowRank<Weight>) {
+      weight_.backward(dy, dx, f, z);
+    } else {
+      weight_.backward(dy, dx);
+      kernels::expand<Scalar>(f, z, dx);
+    }
+  }
+
+  /// y += b - b0, if the bias is trained. @param y out x n, made by the weight with its own b0
+  void add_trained_bias(MatrixView<Scalar> y) const {
     if constexpr (requires { weight_.bias(); }) {
       if (!trains_bias()) return;
       for (Index sample = 0; sample < y.cols(); ++sample) {

@@ -44,6 +44,31 @@ concept DenseWeight = FrozenWeight<W> &&
   { weight.bias() } -> std::convertible_to<ConstVectorView<typename W::Scalar>>;
 };
 
+/// A frozen weight that adds a low-rank term while it computes, which spares a pass over the
+/// output: forward(x, y, f, h): y = W x (+ b) + F h, and backward(dy, dx, f, z): dx = W' dy + F z.
+template <typename W>
+concept AddsLowRank = FrozenWeight<W> &&
+    requires(const W& weight, ConstMatrixView<typename W::Scalar> read,
+             MatrixView<typename W::Scalar> written) {
+  weight.forward(read, written, read, read);
+  weight.backward(read, written, read, read);
+};
+
+/// A frozen weight with copies that follow an adapter, for a training step that merges the adapter
+/// once and then computes with W + s B A: make_merged() gives a copy with the two products of a
+/// frozen weight, merge(s, b, at, copy) writes it (B is out x r, A' is in x r) and allocates
+/// nothing, merge_cost() tells the multiply-adds of that, in units of r x in x out.
+template <typename W>
+concept MergesLowRank = FrozenWeight<W> &&
+    requires(const W& weight, typename W::Merged& merged, typename W::Scalar s,
+             ConstMatrixView<typename W::Scalar> read, MatrixView<typename W::Scalar> written) {
+  { weight.make_merged() } -> std::same_as<typename W::Merged>;
+  { weight.merge_cost() } -> std::convertible_to<Index>;
+  weight.merge(s, read, read, merged);
+  merged.forward(read, written);
+  merged.backward(read, written);
+};
+
 /// W as a matrix of its own, out x in.
 template <DenseWeight W>
 Matrix<typename W::Scalar> to_matrix(const W& weight) {

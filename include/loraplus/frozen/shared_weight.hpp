@@ -29,12 +29,12 @@ class SharedWeight {
 
   /// y = W x + b. @param x in x n, @param y out x n
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y) const {
-    kernels::affine(data_->w, bias(), x, y);
+    kernels::affine<Scalar>(data_->w, bias(), x, y);
   }
 
   /// dx = W' dy. @param dy out x n, @param dx in x n
   void backward(ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx) const {
-    kernels::affine_backward(data_->w, dy, dx);
+    kernels::affine_backward<Scalar>(data_->w, dy, dx);
   }
 
   /// The shared matrix, out x in.

@@ -47,12 +47,12 @@ class WeightView {
 
   /// y = W x + b. @param x in x n, @param y out x n
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y) const {
-    kernels::affine(weight(), bias(), x, y);
+    kernels::affine<Scalar>(weight(), bias(), x, y);
   }
 
   /// dx = W' dy. @param dy out x n, @param dx in x n
   void backward(ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx) const {
-    kernels::affine_backward(weight(), dy, dx);
+    kernels::affine_backward<Scalar>(weight(), dy, dx);
   }
 
   void copy_to(MatrixView<Scalar> w) const { w = weight(); }

@@ -1,34 +1,64 @@
 // SPDX-License-Identifier: MIT
 //
-// The products of a dense weight. Symbols and shapes: W is out x in, x is in x n, y is out x n;
-// n samples, a column each.
+// The products of a dense weight that is not packed. Symbols and shapes: W is out x in, x is in x
+// n, y is out x n; n samples, a column each.
 #pragma once
 
-#include <loraplus/core/matrix.hpp>
+#include <loraplus/kernels/gradient_product.hpp>
+#include <loraplus/kernels/product.hpp>
+#include <loraplus/kernels/transposed_product.hpp>
 
 namespace loraplus::kernels {
 
-/// y = W x + b, or y = W x if b is empty. b has out coefficients.
-template <typename Weight, typename X, typename Y>
-void affine(const Weight& w, ConstVectorView<typename Weight::Scalar> b, const X& x, Y&& y) {
-  if (b.size() == 0) {
-    y.noalias() = w * x;
+namespace detail {
+
+/// y = b + M x for a column-major M.
+template <typename Scalar>
+void multiply_columns(Columns<const Scalar> m, ConstVectorView<Scalar> b, ConstMatrixView<Scalar> x,
+                      MatrixView<Scalar> y) {
+  const ColumnMajorFactor<Scalar> factor(m, y.rows(), x.rows(), x.cols() > outer_cols);
+  multiply<Scalar>(factor, x, y, b.size() == 0 ? nullptr : b.data());
+}
+
+/// y = b + M' x for a column-major M.
+template <typename Scalar>
+void multiply_rows(Columns<const Scalar> m, ConstVectorView<Scalar> b, ConstMatrixView<Scalar> x,
+                   MatrixView<Scalar> y) {
+  if (b.size() != 0) y.colwise() = b;
+  multiply_transposed<Scalar>({m, x.rows(), y.rows()}, Scalar(1), x, y, b.size() != 0);
+}
+
+}  // namespace detail
+
+/// y = W x + b, or y = W x if b is empty. @param w lies in memory, row- or column-major
+template <RealScalar Scalar, typename Weight>
+void affine(const Weight& w, ConstVectorView<Scalar> b, ConstMatrixView<Scalar> x,
+            MatrixView<Scalar> y) {
+  const Columns<const Scalar> columns{w.data(), w.outerStride()};
+  if constexpr (Weight::IsRowMajor) {
+    detail::multiply_rows<Scalar>(columns, b, x, y);
   } else {
-    y.colwise() = b;
-    y.noalias() += w * x;
+    detail::multiply_columns<Scalar>(columns, b, x, y);
   }
 }
 
-/// dx = W' dy.
-template <typename Weight, typename Dy, typename Dx>
-void affine_backward(const Weight& w, const Dy& dy, Dx&& dx) {
-  dx.noalias() = w.transpose() * dy;
+/// dx = W' dy. @param w lies in memory, row- or column-major
+template <RealScalar Scalar, typename Weight>
+void affine_backward(const Weight& w, ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx) {
+  const Columns<const Scalar> columns{w.data(), w.outerStride()};
+  const ConstVectorView<Scalar> none(nullptr, 0);
+  if constexpr (Weight::IsRowMajor) {
+    detail::multiply_columns<Scalar>(columns, none, dy, dx);
+  } else {
+    detail::multiply_rows<Scalar>(columns, none, dy, dx);
+  }
 }
 
-/// dW += dy x'.
-template <typename X, typename Dy, typename GradW>
-void accumulate_weight_gradient(const X& x, const Dy& dy, GradW& grad_w) {
-  grad_w.noalias() += dy * x.transpose();
+/// dW += dy x'. @param grad_w column-major
+template <typename Scalar>
+void accumulate_weight_gradient(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy,
+                                Matrix<Scalar>& grad_w) {
+  accumulate_gradient<Scalar>(dy, x, grad_w);
 }
 
 /// db += the sum of the columns of dy.

@@ -1,52 +1,94 @@
 // SPDX-License-Identifier: MIT
 //
-// The six thin products of a low-rank adapter, as plain Eigen expressions.
+// The six thin products of a low-rank adapter; reference.hpp has them as plain expressions.
 //
 //   A  r x in, row-major     x   in x n      h   r x n    s A x, the scaling included
 //   B  out x r, column-major dy  out x n     z   r x n    s B' dy, the scaling included
 //
-// The scaling is applied once, on the r-sized factor: with h and z scaled, the other four
-// products need none, and a step counts 3 n r (in + out) multiply-adds.
+// In memory A' and B are the same thing, a tall matrix F of r contiguous columns, so that there are
+// three products, each of which serves both:
+//
+//   project      h = s A x      z = s B' dy      s F' x
+//   expand       y += B h       dx += A' z       F h        (a frozen weight may do it by itself)
+//   accumulate   dB += dy h'    dA += z x'       x h'
+//
+// The scaling is applied once, on the r-sized factor: with h and z scaled, the other products need
+// none, and a step counts 3 n r (in + out) multiply-adds.
 #pragma once
 
-#include <loraplus/core/matrix.hpp>
+#include <loraplus/kernels/gradient_product.hpp>
+#include <loraplus/kernels/product.hpp>
+#include <loraplus/kernels/transposed_product.hpp>
 
 namespace loraplus::kernels {
 
-/// h = s A x.
-template <typename A, typename X, typename H>
-void down_project(typename A::Scalar s, const A& a, const X& x, H&& h) {
-  h.noalias() = s * a * x;
+/// h = s F' x. @param f rows x r, @param x rows x n, @param h r x n
+template <typename Scalar>
+void project(Scalar s, ConstMatrixView<Scalar> f, ConstMatrixView<Scalar> x, MatrixView<Scalar> h) {
+  multiply_transposed<Scalar>({{f.data(), f.outerStride()}, f.rows(), f.cols()}, s, x, h);
 }
 
-/// y += B h.
-template <typename B, typename H, typename Y>
-void up_project(const B& b, const H& h, Y&& y) {
-  y.noalias() += b * h;
+namespace detail {
+
+/// Column tile `part` of y += F h: down the columns, F read in place.
+template <typename Scalar>
+void expand_columns(const ColumnMajorFactor<Scalar>& f, Columns<const Scalar> h, Columns<Scalar> y,
+                    Index n, Index part) {
+  constexpr Index size = packet_size<Scalar>;
+  PanelBuffer<Scalar> edge;
+  Scalar copy[copied_columns * outer_cols];
+  const Split tiles(n, outer_cols), rows((f.rows() + size - 1) / size, outer_rows);
+  const Index sample = tiles.begin(part), width = tiles.size(part);
+  for (Index first = 0; first < f.cols(); first += copied_columns) {
+    const Index count = std::min(copied_columns, f.cols() - first);
+    copy_inputs<Scalar>({h.at(first, sample), h.stride}, count, width, copy);
+    for (Index tile = 0; tile < rows.parts; ++tile) {
+      const Index packet = rows.begin(tile), packets = rows.size(tile), row = packet * size;
+      const Panel<Scalar> panel = f.panel({packet, packets, first, count}, edge.data());
+      const Columns<Scalar> c{y.at(row, sample), y.stride};
+      add_tile<Scalar>({packets, std::min(packets * size, f.rows() - row), width},
+                       {count, panel.data, panel.step, panel.packet, copy, width}, {},
+                       {c.data, c.stride}, c);
+    }
+  }
 }
 
-/// z = s B' dy.
-template <typename B, typename Dy, typename Z>
-void up_project_backward(typename B::Scalar s, const B& b, const Dy& dy, Z&& z) {
-  z.noalias() = s * b.transpose() * dy;
+}  // namespace detail
+
+/// y += F h. @param f rows x r, @param h r x n, @param y rows x n
+template <typename Scalar>
+void expand(ConstMatrixView<Scalar> f, ConstMatrixView<Scalar> h, MatrixView<Scalar> y) {
+  const ColumnMajorFactor<Scalar> factor({f.data(), f.outerStride()}, f.rows(), f.cols(), false);
+  const Team team(choose_threads(f.size() * h.cols()));
+  team.start([&] {
+    team.share(Split(h.cols(), outer_cols).parts, [&](Index part) {
+      detail::expand_columns<Scalar>(factor, {h.data(), h.outerStride()},
+                                     {y.data(), y.outerStride()}, h.cols(), part);
+    });
+  });
 }
 
-/// dB += dy h'.
-template <typename Dy, typename H, typename GradB>
-void accumulate_b_gradient(const Dy& dy, const H& h, GradB& grad_b) {
-  grad_b.noalias() += dy * h.transpose();
+/// dF += x h'. @param x rows x n, @param h r x n, @param grad_f rows x r
+template <typename Scalar>
+void accumulate(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> h, MatrixView<Scalar> grad_f) {
+  accumulate_gradient<Scalar>(x, h, grad_f);
 }
 
-/// dA += z x'.
-template <typename Z, typename X, typename GradA>
-void accumulate_a_gradient(const Z& z, const X& x, GradA& grad_a) {
-  grad_a.noalias() += z * x.transpose();
-}
-
-/// dx += A' z.
-template <typename A, typename Z, typename Dx>
-void down_project_backward(const A& a, const Z& z, Dx&& dx) {
-  dx.noalias() += a.transpose() * z;
+/// z = s F' dy and dF += dy h': dy, rows x n, is read from memory once, in groups of samples that
+/// stay in the second cache between the two products.
+template <typename Scalar>
+void project_and_accumulate(Scalar s, ConstMatrixView<Scalar> f, ConstMatrixView<Scalar> dy,
+                            ConstMatrixView<Scalar> h, MatrixView<Scalar> z,
+                            MatrixView<Scalar> grad_f) {
+  constexpr Index second_cache = (Index{512} << 10) / static_cast<Index>(sizeof(Scalar));
+  const Index group =
+      std::max<Index>(dot_cols * outer_cols, second_cache / std::max<Index>(1, dy.rows()));
+  for (Index sample = 0; sample < dy.cols(); sample += group) {
+    const Index count = std::min(group, dy.cols() - sample);
+    const ConstMatrixView<Scalar> part = dy.middleCols(sample, count);
+    project<Scalar>(s, f, part, z.middleCols(sample, count));
+    accumulate<Scalar>(part, h.middleCols(sample, count), grad_f);
+  }
 }
 
 }  // namespace loraplus::kernels

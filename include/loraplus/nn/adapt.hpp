@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <loraplus/adapter/lora_linear.hpp>
 #include <loraplus/frozen/frozen_linear.hpp>
-#include <loraplus/frozen/shared_weight.hpp>
+#include <loraplus/frozen/packed_weight.hpp>
 #include <loraplus/nn/linear.hpp>
 #include <loraplus/nn/mlp.hpp>
 #include <loraplus/nn/one_of.hpp>
@@ -73,16 +73,17 @@ Linear<typename Weight::Scalar> thawed(const typename FrozenMlp<Weight>::Stage& 
 
 }  // namespace detail
 
-/// A frozen copy of a trained network. Its weights are copied once and then shared by all
-/// networks that are made from it.
+/// A frozen copy of a trained network, which computes the same bits. Its weights are packed once
+/// and then shared by all networks that are made from it.
 template <RealScalar Scalar>
-FrozenMlp<SharedWeight<Scalar>> freeze(const Mlp<Linear<Scalar>>& network) {
-  std::vector<typename FrozenMlp<SharedWeight<Scalar>>::Stage> stages;
+FrozenMlp<PackedWeight<Scalar>> freeze(const Mlp<Linear<Scalar>>& network,
+                                       const PackOptions& options = {}) {
+  std::vector<typename FrozenMlp<PackedWeight<Scalar>>::Stage> stages;
   for (const auto& stage : network.stages()) {
-    SharedWeight<Scalar> weight(stage.layer.weight(), stage.layer.bias());
+    PackedWeight<Scalar> weight(stage.layer.weight(), stage.layer.bias(), options);
     stages.push_back({stage.name, FrozenLinear(std::move(weight)), stage.activation});
   }
-  return FrozenMlp<SharedWeight<Scalar>>(std::move(stages));
+  return FrozenMlp<PackedWeight<Scalar>>(std::move(stages));
 }
 
 /// Adapters over a frozen network, drawn from the generator from the first layer to the last.
@@ -116,7 +117,7 @@ AdaptedMlp<Weight> adapt(const FrozenMlp<Weight>& network, const AdaptOptions& o
 
 /// The same for a trained network, which is copied and left as it is.
 template <RealScalar Scalar, RandomBits Generator>
-AdaptedMlp<SharedWeight<Scalar>> adapt(const Mlp<Linear<Scalar>>& network,
+AdaptedMlp<PackedWeight<Scalar>> adapt(const Mlp<Linear<Scalar>>& network,
                                        const AdaptOptions& options, Generator& generator) {
   return adapt(freeze(network), options, generator);
 }

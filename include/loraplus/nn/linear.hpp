@@ -51,14 +51,14 @@ class Linear {
     require_shape("Linear::forward", "x", x, in_features(), x.cols());
     require_shape("Linear::forward", "y", y, out_features(), x.cols());
     require_distinct("Linear::forward", x, y);
-    kernels::affine(weight_, bias(), x, y);
+    kernels::affine<Scalar>(weight_, bias(), x, y);
   }
 
   /// dW += dy x', db += the sum of dy over the samples. @param x in x n, @param dy out x n
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, Cache& /*cache*/) {
     require_shape("Linear::backward", "x", x, in_features(), x.cols());
     require_shape("Linear::backward", "dy", dy, out_features(), x.cols());
-    kernels::accumulate_weight_gradient(x, dy, weight_gradient_);
+    kernels::accumulate_weight_gradient<Scalar>(x, dy, weight_gradient_);
     if (bias_.size() != 0) kernels::accumulate_bias_gradient(dy, bias_gradient_);
   }
 
@@ -68,7 +68,7 @@ class Linear {
     require_shape("Linear::backward", "dx", dx, in_features(), x.cols());
     require_distinct("Linear::backward", dy, dx);
     backward(x, dy, cache);
-    kernels::affine_backward(weight_, dy, dx);
+    kernels::affine_backward<Scalar>(weight_, dy, dx);
   }
 
   template <typename Visitor>

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+//
+// G += X H', summed over the samples: the gradients of A, of B, and of a weight trained in full.
+#pragma once
+
+#include <loraplus/kernels/panel.hpp>
+#include <loraplus/kernels/parallel.hpp>
+
+namespace loraplus::kernels {
+
+namespace detail {
+
+/// Columns of G from which on copying a panel of X pays: the copy is read so often.
+inline constexpr Index gradient_copy_cols = 4 * outer_cols;
+
+/// Row tile `part` of G += X H'.
+template <typename Scalar>
+void gradient_rows(const ColumnMajorFactor<Scalar>& x, Columns<const Scalar> h, Columns<Scalar> g,
+                   Index cols, Index part) {
+  constexpr Index size = packet_size<Scalar>;
+  PanelBuffer<Scalar> buffer;
+  const Split rows((x.rows() + size - 1) / size, outer_rows), tiles(cols, outer_cols);
+  const Index packet = rows.begin(part), packets = rows.size(part), row = packet * size;
+  const Index height = std::min(packets * size, x.rows() - row);
+  const Index depth = copied_columns;
+  for (Index sample = 0; sample < x.cols(); sample += depth) {
+    const Index count = std::min(depth, x.cols() - sample);
+    const Panel<Scalar> panel = x.panel({packet, packets, sample, count}, buffer.data());
+    for (Index tile = 0; tile < tiles.parts; ++tile) {
+      const Terms<Scalar> terms{
+          count, panel.data, panel.step, panel.packet, h.at(tiles.begin(tile), sample), h.stride};
+      const Columns<Scalar> c{g.at(row, tiles.begin(tile)), g.stride};
+      add_tile<Scalar>({packets, height, tiles.size(tile)}, terms, {}, {c.data, c.stride}, c);
+    }
+  }
+}
+
+}  // namespace detail
+
+/// G += X H'. @param x rows x n, @param h cols x n, @param g rows x cols, column-major
+template <typename Scalar>
+void accumulate_gradient(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> h,
+                         MatrixView<Scalar> g) {
+  const Index n = x.cols();
+  if (n == 0) return;
+  const ColumnMajorFactor<Scalar> factor({x.data(), x.outerStride()}, g.rows(), n,
+                                         g.cols() >= detail::gradient_copy_cols);
+  const Team team(choose_threads(g.rows() * g.cols() * n));
+  team.start([&] {
+    const Index strips = (g.rows() + packet_size<Scalar> - 1) / packet_size<Scalar>;
+    team.share(Split(strips, outer_rows).parts, [&](Index part) {
+      detail::gradient_rows<Scalar>(factor, {h.data(), h.outerStride()},
+                                    {g.data(), g.outerStride()}, g.cols(), part);
+    });
+  });
+}
+
+}  // namespace loraplus::kernels

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+//
+// y = b + M x + F h, the product behind everything that is not thin: M is a weight or its
+// transpose in any layout (panel.hpp), F h an optional low-rank term that is added while the sums
+// are in registers. The layout of M changes no bit of y.
+#pragma once
+
+#include <loraplus/kernels/panel.hpp>
+#include <loraplus/kernels/parallel.hpp>
+
+namespace loraplus::kernels {
+
+/// F h, with F rows x r column-major, h r x n. No term: r = 0.
+template <typename Scalar>
+struct LowRankTerm {
+  Columns<const Scalar> factor = {nullptr, 0};
+  Columns<const Scalar> h = {nullptr, 0};
+  Index rank = 0;
+};
+
+/// The largest rank of a term that the product adds itself.
+inline constexpr Index fused_rank = 32;
+
+namespace detail {
+
+/// Scalars of the copy of x that one pass works on: 128 KiB, which fits the second cache beside a
+/// panel of M and may lie on the stack.
+template <typename Scalar>
+inline constexpr Index copied_inputs = (Index{128} << 10) / static_cast<Index>(sizeof(Scalar));
+
+/// Samples of one pass at most.
+inline constexpr Index pass_samples = 128;
+
+/// How the product is cut. A pass takes `cols` columns of M and `samples` samples over `rows` rows
+/// of M: x is copied for each pass, and the rows are few enough to stay in the last cache while the
+/// passes over the samples use them again.
+template <typename Scalar>
+struct Blocks {
+  Index cols;
+  Index samples;
+  Index packets;
+
+  Blocks(Index rows, Index depth, Index n, Index largest_panel) {
+    constexpr Index size = packet_size<Scalar>;
+    const Index first_cache = (Index{32} << 10) / (outer_cols * static_cast<Index>(sizeof(Scalar)));
+    const Index few = std::min<Index>(round_up(n, outer_cols), pass_samples);
+    const Index most =
+        std::max<Index>(1, std::min({largest_panel, copied_inputs<Scalar> / outer_cols,
+                                     std::max<Index>(first_cache, copied_inputs<Scalar> / few)}));
+    cols = Split(std::max<Index>(depth, 1), most).largest();
+    samples = std::min(pass_samples, copied_inputs<Scalar> / cols / outer_cols * outer_cols);
+    const Index all = (rows + size - 1) / size;
+    const Index last_cache = (Index{4} << 20) / (cols * size * static_cast<Index>(sizeof(Scalar)));
+    packets = n <= samples ? all : std::max<Index>(outer_rows, last_cache);
+  }
+
+  static Index round_up(Index value, Index multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+  }
+};
+
+/// Copies rows of x, those of one column tile one after the other: to[k * cols + j] = x(k, j).
+template <typename Scalar>
+void copy_inputs(Columns<const Scalar> x, Index rows, Index cols, Scalar* to) {
+  if (cols == outer_cols && square_size<Scalar, outer_cols> == outer_cols) {
+    constexpr Index side = square_size<Scalar, outer_cols>;
+    Index k = 0;
+    for (; k + side <= rows; k += side) {
+      transpose<outer_cols>(x.at(k, 0), x.stride, to + k * cols, cols);
+    }
+    for (; k < rows; ++k) {
+      for (Index j = 0; j < cols; ++j) {
+        to[k * cols + j] = *x.at(k, j);
+      }
+    }
+    return;
+  }
+  for (Index j = 0; j < cols; ++j) {
+    for (Index k = 0; k < rows; ++k) {
+      to[k * cols + j] = *x.at(k, j);
+    }
+  }
+}
+
+template <typename Scalar>
+struct ProductBuffers {
+  alignas(64) Scalar inputs[copied_inputs<Scalar>];
+  alignas(64) Scalar h[fused_rank * pass_samples];
+};
+
+template <typename Scalar>
+inline constexpr Scalar no_bias[outer_height<Scalar>] = {};
+
+/// One pass: the rows of packets [first, last) of M, its columns [col, col + cols), and samples.
+template <typename Scalar, typename Factor>
+class Pass {
+ public:
+  Pass(const Factor& m, const Scalar* bias, const LowRankTerm<Scalar>& term,
+       ProductBuffers<Scalar>& buffers)
+      : m_(m), bias_(bias), term_(term), buffers_(buffers) {}
+
+  Index col, cols;         // of M
+  Index packet, packets;   // of M
+  Index sample, samples;   // of x
+  bool is_first, is_last;  // pass over the columns of M
+
+  /// Copies the inputs of column tile `part` of the samples.
+  void copy_tile(Columns<const Scalar> x, Index part) const {
+    const Split tiles(samples, outer_cols);
+    const Index begin = tiles.begin(part), count = tiles.size(part);
+    copy_inputs<Scalar>({x.at(col, sample + begin), x.stride}, cols, count,
+                        buffers_.inputs + begin * cols);
+    if (rank() > 0) {
+      copy_inputs<Scalar>({term_.h.at(0, sample + begin), term_.h.stride}, rank(), count,
+                          buffers_.h + begin * rank());
+    }
+  }
+
+  /// Computes row tile `part` of the rows, all samples.
+  void row_tile(Columns<Scalar> y, Index part) const {
+    constexpr Index size = packet_size<Scalar>;
+    PanelBuffer<Scalar> buffer;
+    PanelBuffer<Scalar> factor_buffer;
+    const Split split(packets, outer_rows);
+    const Index first = packet + split.begin(part), count = split.size(part);
+    const Panel<Scalar> panel = m_.panel({first, count, col, cols}, buffer.data());
+    Terms<Scalar> main{cols, panel.data, panel.step, panel.packet};
+    Terms<Scalar> low_rank{rank()};
+    if (rank() > 0) {
+      const ColumnMajorFactor<Scalar> factor(term_.factor, m_.rows(), term_.rank, true);
+      const Panel<Scalar> copy = factor.panel({first, count, 0, rank()}, factor_buffer.data());
+      low_rank.a = copy.data;
+      low_rank.a_step = copy.step;
+      low_rank.a_packet = copy.packet;
+    }
+    const Index row = first * size, rows = std::min(count * size, m_.rows() - row);
+    const Split tiles(samples, outer_cols);
+    for (Index tile = 0; tile < tiles.parts; ++tile) {
+      const Index begin = tiles.begin(tile), width = tiles.size(tile);
+      main.b = buffers_.inputs + begin * cols;
+      main.b_step = width;
+      low_rank.b = buffers_.h + begin * rank();
+      low_rank.b_step = width;
+      const Columns<Scalar> c{y.at(row, sample + begin), y.stride};
+      add_tile<Scalar>({count, rows, width}, main, low_rank, initial(c, row), c);
+    }
+  }
+
+ private:
+  Index rank() const { return is_last ? term_.rank : 0; }
+
+  Columns<const Scalar> initial(Columns<Scalar> c, Index row) const {
+    if (!is_first) return {c.data, c.stride};
+    return {bias_ == nullptr ? no_bias<Scalar> : bias_ + row, 0};
+  }
+
+  const Factor& m_;
+  const Scalar* bias_;  // rows of M, or null for none
+  const LowRankTerm<Scalar>& term_;
+  ProductBuffers<Scalar>& buffers_;
+};
+
+}  // namespace detail
+
+/// y = b + M x + F h. The rank of the term is at most fused_rank.
+/// @param m out x in, @param x in x n, @param y out x n, which is neither x nor h
+/// @param bias b, out coefficients, or null for none
+template <typename Scalar, typename Factor>
+void multiply(const Factor& m, ConstMatrixView<Scalar> x, MatrixView<Scalar> y,
+              const Scalar* bias = nullptr, const LowRankTerm<Scalar>& term = {}) {
+  constexpr Index size = packet_size<Scalar>;
+  if (x.cols() == 0) return;
+  const Index n = x.cols(), depth = m.cols(), strips = (m.rows() + size - 1) / size;
+  const detail::Blocks<Scalar> blocks(m.rows(), depth, n, m.largest_panel());
+  const Team team(choose_threads(m.rows() * depth * n));
+  const Columns<const Scalar> from{x.data(), x.outerStride()};
+  const Columns<Scalar> to{y.data(), y.outerStride()};
+  detail::ProductBuffers<Scalar> buffers;
+  team.start([&] {
+    detail::Pass<Scalar, Factor> pass(m, bias, term, buffers);
+    for (Index col = 0; col == 0 || col < depth; col += blocks.cols) {
+      pass.col = col;
+      pass.cols = std::min(blocks.cols, depth - col);
+      pass.is_first = col == 0;
+      pass.is_last = col + blocks.cols >= depth;
+      for (Index packet = 0; packet < strips; packet += blocks.packets) {
+        pass.packet = packet;
+        pass.packets = std::min(blocks.packets, strips - packet);
+        for (Index sample = 0; sample < n; sample += blocks.samples) {
+          pass.sample = sample;
+          pass.samples = std::min(blocks.samples, n - sample);
+          team.share(Split(pass.samples, outer_cols).parts,
+                     [&](Index part) { pass.copy_tile(from, part); });
+          team.share(Split(pass.packets, outer_rows).parts,
+                     [&](Index part) { pass.row_tile(to, part); });
+        }
+      }
+    }
+  });
+}
+
+}  // namespace loraplus::kernels

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MIT
+//
+// The two register-blocked loops in which the products of the library spend their time.
+//
+//   outer_tile   C = C0 + sum over k of a_k b_k'   C is Rows packets x Cols; a packet runs down a
+//                                                  column of C, a coefficient of b is broadcast
+//   dot_tile     C = s a' b                        C is Rows x Cols; a packet runs down a column of
+//                                                  both factors, and is summed at the end
+//
+// A coefficient of C is made by the same chain of operations whatever the tile it falls in. So no
+// result depends on the other samples of a batch, on the sizes of blocks or on threads, bit for
+// bit.
+#pragma once
+
+#include <array>
+#include <loraplus/kernels/packet.hpp>
+
+namespace loraplus::kernels {
+
+// The sizes of the tiles: their sums, the column of a and one packet of b fill the registers.
+inline constexpr int outer_rows = 3;
+inline constexpr int outer_cols = vector_registers >= 32 ? 8 : 4;
+inline constexpr int dot_rows = vector_registers >= 32 ? 4 : 3;
+inline constexpr int dot_cols = vector_registers >= 32 ? 6 : 4;
+
+/// Rows of the largest outer tile.
+template <typename Scalar>
+inline constexpr Index outer_height = outer_rows* packet_size<Scalar>;
+
+/// `depth` terms a_k b_k' of a sum: packet i of a_k is at a + k * a_step + i * a_packet,
+/// coefficient j of b_k at b[k * b_step + j].
+template <typename Scalar>
+struct Terms {
+  Index depth = 0;
+  const Scalar* a = nullptr;
+  Index a_step = 0;
+  Index a_packet = 0;
+  const Scalar* b = nullptr;
+  Index b_step = 0;
+};
+
+/// A column-major matrix; with a stride of 0, one whose columns are all the same.
+template <typename Scalar>
+struct Columns {
+  Scalar* data;
+  Index stride;
+
+  Scalar* at(Index row, Index col) const { return data + col * stride + row; }
+};
+
+namespace detail {
+
+/// sum += the terms, in registers.
+template <int Rows, int Cols, typename Scalar>
+LORAPLUS_ALWAYS_INLINE void add_terms(const Terms<Scalar>& terms,
+                                      Packet<Scalar> (&sum)[Cols][Rows]) {
+  const Scalar* a = terms.a;
+  const Scalar* b = terms.b;
+  const Index a_step = terms.a_step, a_packet = terms.a_packet, b_step = terms.b_step;
+  for (Index k = terms.depth; k > 0; --k, a += a_step, b += b_step) {
+    Packet<Scalar> column[Rows];
+    LORAPLUS_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      column[i] = load(a + i * a_packet);
+    }
+    LORAPLUS_UNROLL
+    for (int j = 0; j < Cols; ++j) {
+      const Packet<Scalar> factor = broadcast(b[j]);
+      LORAPLUS_UNROLL
+      for (int i = 0; i < Rows; ++i) {
+        sum[j][i] = multiply_add(column[i], factor, sum[j][i]);
+      }
+    }
+  }
+}
+
+}  // namespace detail
+
+/// C = C0 + the terms of `first` + those of `second`, added one after the other. C0 may be C.
+template <int Rows, int Cols, typename Scalar>
+void outer_tile(const Terms<Scalar>& first, const Terms<Scalar>& second, Columns<const Scalar> c0,
+                Columns<Scalar> c) {
+  constexpr Index size = packet_size<Scalar>;
+  Packet<Scalar> sum[Cols][Rows];
+  LORAPLUS_UNROLL
+  for (int j = 0; j < Cols; ++j) {
+    LORAPLUS_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      sum[j][i] = load(c0.at(i * size, j));
+    }
+  }
+  detail::add_terms<Rows, Cols>(first, sum);
+  detail::add_terms<Rows, Cols>(second, sum);
+  LORAPLUS_UNROLL
+  for (int j = 0; j < Cols; ++j) {
+    LORAPLUS_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      store(c.at(i * size, j), sum[j][i]);
+    }
+  }
+}
+
+/// Packets: packet t of column i is at data + t * step + i * stride.
+template <typename Scalar>
+struct Strided {
+  Scalar* data;
+  Index step;
+  Index stride;
+};
+
+namespace detail {
+
+/// sum += a' b over one packet of rows, in registers.
+template <int Rows, int Cols, typename Scalar, typename Load>
+LORAPLUS_ALWAYS_INLINE void add_dots(const Strided<const Scalar>& a, const Strided<const Scalar>& b,
+                                     Load load_packet, Packet<Scalar> (&sum)[Cols][Rows]) {
+  Packet<Scalar> column[Rows];
+  LORAPLUS_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    column[i] = load_packet(a.data + i * a.stride);
+  }
+  LORAPLUS_UNROLL
+  for (int j = 0; j < Cols; ++j) {
+    Packet<Scalar> factor = load_packet(b.data + j * b.stride);
+    keep_in_register<Scalar>(factor);
+    LORAPLUS_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      sum[j][i] = multiply_add(column[i], factor, sum[j][i]);
+    }
+  }
+}
+
+}  // namespace detail
+
+/// C = s a' b, or C += s a' b if `keep`: `packets` whole packets of rows, then `rest` rows, fewer
+/// than a packet.
+template <int Rows, int Cols, typename Scalar>
+void dot_tile(Index packets, Index rest, Strided<const Scalar> a, Strided<const Scalar> b, Scalar s,
+              bool keep, Columns<Scalar> c) {
+  Packet<Scalar> sum[Cols][Rows];
+  LORAPLUS_UNROLL
+  for (int j = 0; j < Cols; ++j) {
+    LORAPLUS_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      sum[j][i] = broadcast(Scalar(0));
+    }
+  }
+  for (; packets > 0; --packets, a.data += a.step, b.data += b.step) {
+    detail::add_dots<Rows, Cols>(
+        a, b, [](const Scalar* from) { return load(from); }, sum);
+  }
+  if (rest > 0) {
+    detail::add_dots<Rows, Cols>(
+        a, b, [rest](const Scalar* from) { return load_part(from, rest); }, sum);
+  }
+  LORAPLUS_UNROLL
+  for (int j = 0; j < Cols; ++j) {
+    store_sums<Rows>(sum[j], s, keep, c.at(0, j));
+  }
+}
+
+namespace detail {
+
+template <typename Scalar, int Rows, int... J>
+constexpr auto outer_tile_row(std::integer_sequence<int, J...> /*columns*/) {
+  return std::array{&outer_tile<Rows, J + 1, Scalar>...};
+}
+
+template <typename Scalar, int... I>
+constexpr auto outer_tile_table(std::integer_sequence<int, I...> /*rows*/) {
+  return std::array{
+      outer_tile_row<Scalar, I + 1>(std::make_integer_sequence<int, outer_cols>{})...};
+}
+
+template <typename Scalar, int Rows, int... J>
+constexpr auto dot_tile_row(std::integer_sequence<int, J...> /*columns*/) {
+  return std::array{&dot_tile<Rows, J + 1, Scalar>...};
+}
+
+template <typename Scalar, int... I>
+constexpr auto dot_tile_table(std::integer_sequence<int, I...> /*rows*/) {
+  return std::array{dot_tile_row<Scalar, I + 1>(std::make_integer_sequence<int, dot_cols>{})...};
+}
+
+}  // namespace detail
+
+/// The tile of so many packets and columns, at [packets - 1][columns - 1].
+template <typename Scalar>
+inline constexpr auto outer_tiles =
+    detail::outer_tile_table<Scalar>(std::make_integer_sequence<int, outer_rows>{});
+
+/// The tile of so many rows and columns, at [rows - 1][columns - 1].
+template <typename Scalar>
+inline constexpr auto dot_tiles =
+    detail::dot_tile_table<Scalar>(std::make_integer_sequence<int, dot_rows>{});
+
+/// What of an outer tile is there.
+struct TileShape {
+  Index packets;  ///< 1 .. outer_rows
+  Index rows;     ///< those of the packets, or fewer at the lower edge of C
+  Index cols;     ///< 1 .. outer_cols
+};
+
+/// The outer tile of this shape. At the edge it works in a buffer of whole packets, and nothing
+/// past the edge of C0 and C is touched.
+template <typename Scalar>
+void add_tile(const TileShape& shape, const Terms<Scalar>& first, const Terms<Scalar>& second,
+              Columns<const Scalar> c0, Columns<Scalar> c) {
+  const auto tile = outer_tiles<Scalar>[shape.packets - 1][shape.cols - 1];
+  const Index height = shape.packets * packet_size<Scalar>;
+  if (shape.rows == height) return tile(first, second, c0, c);
+  Scalar whole[outer_height<Scalar> * outer_cols];
+  for (Index j = 0; j < shape.cols; ++j) {
+    Scalar* column = whole + j * height;
+    std::fill(std::copy_n(c0.at(0, j), shape.rows, column), column + height, Scalar(0));
+  }
+  tile(first, second, {whole, height}, {whole, height});
+  for (Index j = 0; j < shape.cols; ++j) {
+    std::copy_n(whole + j * height, shape.rows, c.at(0, j));
+  }
+}
+
+/// A range cut into as few parts of at most `largest` as will do, their sizes as even as can be.
+struct Split {
+  Index count;
+  Index parts;
+
+  Split(Index size, Index largest) : count(size), parts((size + largest - 1) / largest) {}
+
+  Index largest() const { return (count + parts - 1) / parts; }
+  Index begin(Index part) const { return part * count / parts; }
+  Index size(Index part) const { return begin(part + 1) - begin(part); }
+};
+
+}  // namespace loraplus::kernels
