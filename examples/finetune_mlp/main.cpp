@@ -75,6 +75,8 @@ int run(const Options& options) {
 int main(int argc, char** argv) {
   const CommandLine line = parse(argc, argv);
   if (line.exit_code) return *line.exit_code;
+  // Whole runs go side by side, and the time of a step is told for one thread.
+  Eigen::setNbThreads(1);
   try {
     return run(line.options);
   } catch (const std::exception& error) {

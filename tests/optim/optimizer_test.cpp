@@ -149,7 +149,8 @@ struct SignDescent {
 
   template <typename Scalar>
   void update(loraplus::FlatView<Scalar> value, loraplus::ConstFlatView<Scalar> gradient,
-              OptimizerState<Scalar>& /*state*/, const loraplus::UpdateContext& context) const {
+              loraplus::OptimizerStateView<Scalar> /*state*/,
+              const loraplus::UpdateContext& context) const {
     value -= static_cast<Scalar>(context.learning_rate) * gradient.sign();
   }
 };

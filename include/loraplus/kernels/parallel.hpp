@@ -4,6 +4,7 @@
 // many there are, only who computes it.
 #pragma once
 
+#include <algorithm>
 #include <loraplus/core/matrix.hpp>
 
 #ifdef _OPENMP

@@ -28,7 +28,7 @@ struct AdamMoments {
   }
 
   template <RealScalar Scalar, typename Gradient>
-  void step(FlatView<Scalar>& value, const Gradient& g, OptimizerState<Scalar>& state,
+  void step(FlatView<Scalar>& value, const Gradient& g, OptimizerStateView<Scalar>& state,
             const UpdateContext& context) const {
     using std::sqrt;
     const auto t = static_cast<double>(context.step);
@@ -37,14 +37,14 @@ struct AdamMoments {
     const auto b1 = static_cast<Scalar>(1 - beta1);
     const auto b2 = static_cast<Scalar>(beta2);
     const auto rate = static_cast<Scalar>(context.learning_rate / correction1);
-    const auto root = static_cast<Scalar>(std::sqrt(correction2));
+    const auto inverse_root = static_cast<Scalar>(1 / std::sqrt(correction2));
     const Scalar smallest = sqrt(std::numeric_limits<Scalar>::min());
     const Scalar eps = epsilon == 0 ? smallest : static_cast<Scalar>(epsilon);
     auto m = state.col(0);
     auto v = state.col(1);
     m += b1 * (g - m);
     v = b2 * v + static_cast<Scalar>(1 - beta2) * g.square();
-    value -= rate * m / (v.sqrt() / root + eps);
+    value -= rate * m / (v.sqrt() * inverse_root + eps);
   }
 };
 
@@ -58,6 +58,7 @@ struct Adam {
   double epsilon = 1e-8;
   double weight_decay = 0;
 
+  static constexpr bool is_elementwise = true;
   static constexpr Index state_count() { return 2; }
 
   void validate() const {
@@ -66,8 +67,8 @@ struct Adam {
   }
 
   template <RealScalar Scalar>
-  void update(FlatView<Scalar> value, ConstFlatView<Scalar> gradient, OptimizerState<Scalar>& state,
-              const UpdateContext& context) const {
+  void update(FlatView<Scalar> value, ConstFlatView<Scalar> gradient,
+              OptimizerStateView<Scalar> state, const UpdateContext& context) const {
     const auto decay = static_cast<Scalar>(context.weight_decay);
     if (context.weight_decay == 0) {
       moments().template step<Scalar>(value, gradient, state, context);
@@ -89,6 +90,7 @@ struct AdamW {
   double epsilon = 1e-8;
   double weight_decay = 1e-2;
 
+  static constexpr bool is_elementwise = true;
   static constexpr Index state_count() { return 2; }
 
   void validate() const {
@@ -97,8 +99,8 @@ struct AdamW {
   }
 
   template <RealScalar Scalar>
-  void update(FlatView<Scalar> value, ConstFlatView<Scalar> gradient, OptimizerState<Scalar>& state,
-              const UpdateContext& context) const {
+  void update(FlatView<Scalar> value, ConstFlatView<Scalar> gradient,
+              OptimizerStateView<Scalar> state, const UpdateContext& context) const {
     if (context.weight_decay != 0) {
       value *= static_cast<Scalar>(1 - context.learning_rate * context.weight_decay);
     }

@@ -71,10 +71,8 @@ class Optimizer {
     model.visit_parameters([&](Parameter<Scalar> parameter) {
       Slot& slot = slots_[index++];
       const ParameterGroup& group = groups_[slot.group];
-      if (scale != 1) parameter.gradient *= static_cast<Scalar>(scale);
-      rule_.template update<Scalar>(parameter.value, parameter.gradient, slot.state,
-                                    {factor * group.learning_rate, group.weight_decay, steps_ + 1});
-      parameter.gradient.setZero();
+      update(parameter, slot.state, static_cast<Scalar>(scale),
+             {factor * group.learning_rate, group.weight_decay, steps_ + 1});
     });
     ++steps_;
     return true;
@@ -176,6 +174,21 @@ class Optimizer {
     if (moved.empty()) {
       throw ArgumentError("GroupOverride: nothing is called '" + label + "'; the parameters are " +
                           parameter_names());
+    }
+  }
+
+  /// Scales the gradient, moves the parameter and sets the gradient to zero: an elementwise rule
+  /// does so in parts that stay in the first cache.
+  void update(Parameter<Scalar>& parameter, OptimizerState<Scalar>& state, Scalar scale,
+              const UpdateContext& context) const {
+    const Index part = detail::is_elementwise<Rule> ? 1024 : std::max<Index>(1, parameter.size());
+    for (Index first = 0; first < parameter.size(); first += part) {
+      const Index count = std::min(part, parameter.size() - first);
+      auto gradient = parameter.gradient.segment(first, count);
+      if (scale != 1) gradient *= scale;
+      rule_.template update<Scalar>(parameter.value.segment(first, count), gradient,
+                                    state.middleRows(first, count), context);
+      gradient.setZero();
     }
   }
 

@@ -15,6 +15,7 @@ struct Sgd {
   bool nesterov = false;
   double weight_decay = 0;
 
+  static constexpr bool is_elementwise = true;
   Index state_count() const { return momentum == 0 ? 0 : 1; }
 
   void validate() const {
@@ -25,8 +26,8 @@ struct Sgd {
   }
 
   template <RealScalar Scalar>
-  void update(FlatView<Scalar> value, ConstFlatView<Scalar> gradient, OptimizerState<Scalar>& state,
-              const UpdateContext& context) const {
+  void update(FlatView<Scalar> value, ConstFlatView<Scalar> gradient,
+              OptimizerStateView<Scalar> state, const UpdateContext& context) const {
     if (context.weight_decay == 0) {
       step<Scalar>(value, gradient, state, context);
     } else {
@@ -37,7 +38,7 @@ struct Sgd {
 
  private:
   template <RealScalar Scalar, typename Gradient>
-  void step(FlatView<Scalar>& value, const Gradient& g, OptimizerState<Scalar>& state,
+  void step(FlatView<Scalar>& value, const Gradient& g, OptimizerStateView<Scalar>& state,
             const UpdateContext& context) const {
     const auto rate = static_cast<Scalar>(context.learning_rate);
     const auto mu = static_cast<Scalar>(momentum);

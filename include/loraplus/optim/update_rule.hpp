@@ -23,13 +23,18 @@ using ConstFlatView = Eigen::Ref<const Eigen::Array<Scalar, Eigen::Dynamic, 1>>;
 /// The state of one parameter: a column for each moment, zero before the first step.
 template <RealScalar Scalar>
 using OptimizerState = Eigen::Array<Scalar, Eigen::Dynamic, Eigen::Dynamic>;
+template <RealScalar Scalar>
+using OptimizerStateView = Eigen::Ref<OptimizerState<Scalar>>;
 
 /// A rule that moves one parameter by its gradient. It holds its settings as plain doubles and no
 /// state; state_count() says how many moments it wants kept for each coefficient, validate()
 /// throws ArgumentError for a setting out of range.
+///
+/// A rule that moves each coefficient by itself says `static constexpr bool is_elementwise = true`.
+/// It is then called for a parameter part by part, so that a step goes through memory once.
 template <typename Rule>
 concept UpdateRule = requires(const Rule& rule, FlatView<double> value,
-                              ConstFlatView<double> gradient, OptimizerState<double>& state,
+                              ConstFlatView<double> gradient, OptimizerStateView<double> state,
                               const UpdateContext& context) {
   { rule.learning_rate } -> std::convertible_to<double>;
   { rule.weight_decay } -> std::convertible_to<double>;
@@ -39,6 +44,14 @@ concept UpdateRule = requires(const Rule& rule, FlatView<double> value,
 };
 
 namespace detail {
+
+template <typename Rule>
+inline constexpr bool is_elementwise = false;
+template <typename Rule>
+requires requires {
+  Rule::is_elementwise;
+}
+inline constexpr bool is_elementwise<Rule> = Rule::is_elementwise;
 
 inline bool is_finite_nonnegative(double value) {
   return std::isfinite(value) && value >= 0;
