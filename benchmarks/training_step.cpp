@@ -1,24 +1,116 @@
-// The training step of the main job's network, 784-256-256-10, with AdamW: full fine-tuning, LoRA
-// and LoRA+ on all three layers, and a LoRA layer by itself, beside its products written as bare
-// Eigen expressions on matrices made before. "flops" counts two for each multiply-add of the
-// products alone, so what the step does beside them shows as a lower rate. The learning rates are
-// zero: a model that learned the one batch by heart would end in denormal numbers, which are slow.
-#include <benchmark/benchmark.h>
-
-#include <loraplus/loraplus.hpp>
+// A training step: one layer (forward, backward with dx, AdamW) and the main job's network,
+// 784-256-256-10. "of_peak" counts the multiply-adds of the cheapest plan, so whatever a variant
+// does beside them shows. The learning rates are zero: a model that learned the one batch by heart
+// would end in denormal numbers, which are slow.
+#include "eigen_lora.hpp"
+#include "machine.hpp"
 
 namespace {
 
 using namespace loraplus;
+using bench::random_batch;
 
-constexpr Index input = 784, hidden = 256, classes = 10, rank = 8;
+constexpr Index rank = 8;
 
-Matrix<float> random_batch(Index rows, Index cols, unsigned seed) {
-  std::mt19937_64 generator{seed};
-  Matrix<float> batch(rows, cols);
-  fill_normal(batch, generator, 1);
-  return batch;
+struct Shape {
+  Index out;
+  Index in;
+};
+
+/// The multiply-adds of the products of a LoRA step with dx, in the cheaper plan.
+double lora_multiply_adds(Shape shape, Index n) {
+  const auto i = static_cast<double>(shape.in), o = static_cast<double>(shape.out);
+  const auto s = static_cast<double>(n), r = static_cast<double>(rank);
+  const double unmerged = 2 * s * i * o + 3 * s * r * (i + o);
+  const double merged = 2 * s * i * o + 2 * s * r * (i + o) + r * i * o;
+  return std::min(unmerged, merged);
 }
+
+/// Both passes read W; held: W with what it is packed into, and each parameter with its gradient
+/// and two moments.
+template <typename Model>
+void count_step(benchmark::State& state, const Model& model, double multiply_adds, Shape shape,
+                double weight_bytes) {
+  bench::count(state, multiply_adds, 8.0 * static_cast<double>(shape.in * shape.out),
+               weight_bytes + 16.0 * static_cast<double>(parameter_count(model)));
+}
+
+template <FrozenWeight Weight>
+LoraLinear<Weight> make_layer(Weight weight, Plan plan) {
+  std::mt19937_64 generator{1};
+  const Index out = weight.out_features(), in = weight.in_features();
+  LoraLinear<Weight> layer(std::move(weight), {.rank = rank}, generator);
+  layer.set_factors(random_batch(rank, in, 4), random_batch(out, rank, 5));
+  layer.set_plan(plan);
+  return layer;
+}
+
+/// A step of a layer of the library.
+template <Layer L, typename Optimizer>
+void run_layer(benchmark::State& state, Shape shape, L& layer, Optimizer& optimizer,
+               double multiply_adds, double weight_bytes) {
+  const Index n = state.range(0);
+  auto cache = layer.make_cache(n);
+  const auto x = random_batch(shape.in, n, 2), dy = random_batch(shape.out, n, 3);
+  Matrix<float> y(shape.out, n), dx(shape.in, n);
+  for (auto _ : state) {
+    layer.forward(x, y, cache);
+    layer.backward(x, dy, dx, cache);
+    optimizer.step(layer);
+    benchmark::ClobberMemory();
+  }
+  count_step(state, layer, multiply_adds, shape, weight_bytes);
+}
+
+void lora(benchmark::State& state, Shape shape, Copies copies, Plan plan) {
+  const PackedWeight<float> weight(random_batch(shape.out, shape.in, 1), {}, {copies});
+  auto layer = make_layer(weight, plan);
+  Optimizer optimizer{AdamW{.learning_rate = 0}, layer};
+  const auto bytes = static_cast<double>(weight.bytes()) * (plan == Plan::merged ? 2 : 1);
+  run_layer(state, shape, layer, optimizer, lora_multiply_adds(shape, state.range(0)), bytes);
+}
+
+void lora_plus(benchmark::State& state, Shape shape) {
+  const PackedWeight<float> weight(random_batch(shape.out, shape.in, 1));
+  auto layer = make_layer(weight, Plan::unmerged);
+  LoraPlus optimizer{AdamW{.learning_rate = 0}, {.ratio = 16}, layer};
+  run_layer(state, shape, layer, optimizer, lora_multiply_adds(shape, state.range(0)),
+            static_cast<double>(weight.bytes()));
+}
+
+void lora_unpacked(benchmark::State& state, Shape shape) {
+  const Matrix<float> w = random_batch(shape.out, shape.in, 1);
+  auto layer = make_layer(WeightView{w}, Plan::automatic);
+  Optimizer optimizer{AdamW{.learning_rate = 0}, layer};
+  run_layer(state, shape, layer, optimizer, lora_multiply_adds(shape, state.range(0)),
+            4.0 * static_cast<double>(w.size()));
+}
+
+void full_fine_tuning(benchmark::State& state, Shape shape) {
+  Linear<float> layer(random_batch(shape.out, shape.in, 1));
+  Optimizer optimizer{AdamW{.learning_rate = 0}, layer};
+  const auto count = 3.0 * static_cast<double>(shape.in * shape.out * state.range(0));
+  run_layer(state, shape, layer, optimizer, count, 0);
+}
+
+void eigen_lora(benchmark::State& state, Shape shape, bench::Order order) {
+  const Index n = state.range(0);
+  bench::EigenLora layer(random_batch(shape.out, shape.in, 1), rank, n, order);
+  Optimizer optimizer{AdamW{.learning_rate = 0}, layer};
+  const auto x = random_batch(shape.in, n, 2), dy = random_batch(shape.out, n, 3);
+  Matrix<float> y(shape.out, n), dx(shape.in, n);
+  for (auto _ : state) {
+    layer.forward(x, y);
+    layer.backward(x, dy, dx);
+    optimizer.step(layer);
+    benchmark::ClobberMemory();
+  }
+  const double matrices = order == bench::Order::nntrainer ? 2 : 1;
+  count_step(state, layer, lora_multiply_adds(shape, n), shape,
+             4.0 * matrices * static_cast<double>(shape.in * shape.out));
+}
+
+constexpr Index input = 784, hidden = 256, classes = 10;
 
 std::vector<int> labels(Index n) {
   std::vector<int> made;
@@ -28,117 +120,109 @@ std::vector<int> labels(Index n) {
   return made;
 }
 
-void count_flops(benchmark::State& state, Index multiply_adds) {
-  state.counters["flops"] = benchmark::Counter(2.0 * static_cast<double>(multiply_adds),
-                                               benchmark::Counter::kIsIterationInvariantRate);
+Mlp<Linear<float>> network() {
+  std::mt19937_64 generator{1};
+  return make_mlp<float>({input, hidden, hidden, classes}, Activation::relu, generator);
 }
 
 /// Multiply-adds a sample of all layers: forward, and backward without dx at the first layer.
-Index full_multiply_adds() {
+Index mlp_full_multiply_adds() {
   const Index inner = hidden * hidden + hidden * classes;
   return 2 * input * hidden + 3 * inner;
 }
 
-Index lora_multiply_adds() {
+Index mlp_lora_multiply_adds() {
   const Index inner = hidden * hidden + hidden * classes;
   const Index low_rank = 3 * rank * (input + hidden + 2 * hidden + hidden + classes) - rank * input;
   return input * hidden + 2 * inner + low_rank;
 }
 
-template <typename Model, typename MakeOptimizer>
-void train(benchmark::State& state, Model model, MakeOptimizer make_optimizer,
-           Index multiply_adds) {
+template <typename Model, typename Optimizer>
+void train_mlp(benchmark::State& state, Model& model, Optimizer& optimizer, Index multiply_adds,
+               double weight_bytes) {
   const Index n = state.range(0);
   std::mt19937_64 generator{1};
-  auto optimizer = make_optimizer(model);
   TrainingStep step(model, n);
   const auto x = random_batch(input, n, 2);
   const auto target = labels(n);
   for (auto _ : state) {
     benchmark::DoNotOptimize(step(model, optimizer, x, target, generator));
   }
-  count_flops(state, n * multiply_adds);
+  const Index weights = input * hidden + hidden * hidden + hidden * classes;
+  bench::count(state, static_cast<double>(n * multiply_adds), 4.0 * static_cast<double>(weights),
+               weight_bytes + 16.0 * static_cast<double>(parameter_count(model)));
 }
 
-Mlp<Linear<float>> network() {
+void mlp_full_fine_tuning(benchmark::State& state) {
+  auto model = network();
+  Optimizer optimizer{AdamW{.learning_rate = 0}, model};
+  train_mlp(state, model, optimizer, mlp_full_multiply_adds(), 0);
+}
+
+template <typename MakeOptimizer>
+void mlp_lora(benchmark::State& state, MakeOptimizer make_optimizer) {
   std::mt19937_64 generator{1};
-  return make_mlp<float>({input, hidden, hidden, classes}, Activation::relu, generator);
-}
-
-auto adapted_network() {
-  std::mt19937_64 generator{1};
-  return adapt(network(), {.lora = {.rank = rank}}, generator);
-}
-
-void full_fine_tuning(benchmark::State& state) {
-  train(
-      state, network(),
-      [](auto& model) {
-        return Optimizer{AdamW{.learning_rate = 0}, model};
-      },
-      full_multiply_adds());
-}
-
-void lora(benchmark::State& state) {
-  train(
-      state, adapted_network(),
-      [](auto& model) {
-        return Optimizer{AdamW{.learning_rate = 0}, model};
-      },
-      lora_multiply_adds());
-}
-
-void lora_plus(benchmark::State& state) {
-  train(
-      state, adapted_network(),
-      [](auto& model) {
-        return LoraPlus{AdamW{.learning_rate = 0}, {.ratio = 16}, model};
-      },
-      lora_multiply_adds());
-}
-
-/// Forward and backward of one layer, dx included.
-void lora_layer(benchmark::State& state) {
-  const Index n = state.range(0), width = state.range(1);
-  std::mt19937_64 generator{1};
-  LoraLinear layer{SharedWeight<float>(random_batch(width, width, 1)), {.rank = rank}, generator};
-  auto cache = layer.make_cache(n);
-  const auto x = random_batch(width, n, 2), dy = random_batch(width, n, 3);
-  Matrix<float> y(width, n), dx(width, n);
-  for (auto _ : state) {
-    layer.forward(x, y, cache);
-    layer.backward(x, dy, dx, cache);
-    benchmark::ClobberMemory();
+  const auto frozen = freeze(network());
+  double bytes = 0;
+  for (const auto& stage : frozen.stages()) {
+    bytes += static_cast<double>(stage.layer.weight().bytes());
   }
-  count_flops(state, n * (2 * width * width + 6 * rank * width));
+  auto model = adapt(frozen, {.lora = {.rank = rank}}, generator);
+  auto optimizer = make_optimizer(model);
+  train_mlp(state, model, optimizer, mlp_lora_multiply_adds(), bytes);
 }
 
-/// The same eight products, and nothing else.
-void lora_layer_bare_eigen(benchmark::State& state) {
-  const Index n = state.range(0), width = state.range(1);
-  const auto w = random_batch(width, width, 1), x = random_batch(width, n, 2),
-             dy = random_batch(width, n, 3), b = random_batch(width, rank, 5);
-  const RowMajorMatrix<float> a = random_batch(rank, width, 4);
-  Matrix<float> y(width, n), dx(width, n), h(rank, n), z(rank, n), grad_b = b;
-  RowMajorMatrix<float> grad_a = a;
-  for (auto _ : state) {
-    y.noalias() = w * x;
-    h.noalias() = a * x;
-    y.noalias() += b * h;
-    z.noalias() = b.transpose() * dy;
-    grad_b.noalias() += dy * h.transpose();
-    grad_a.noalias() += z * x.transpose();
-    dx.noalias() = w.transpose() * dy;
-    dx.noalias() += a.transpose() * z;
-    benchmark::ClobberMemory();
+template <typename Function, typename... Arguments>
+auto* add(const std::string& name, Function function, Arguments... arguments) {
+  return benchmark::RegisterBenchmark(
+             name.c_str(), [=](benchmark::State& state) { function(state, arguments...); })
+      ->ArgName("n");
+}
+
+void add_layers(Shape shape) {
+  const std::string size = "/" + std::to_string(shape.out) + "x" + std::to_string(shape.in);
+  benchmark::internal::Benchmark* const all[] = {
+      add("lora" + size, lora, shape, Copies::two, Plan::unmerged),
+      add("lora_plus" + size, lora_plus, shape),
+      add("lora_merged_plan" + size, lora, shape, Copies::two, Plan::merged),
+      add("lora_one_copy" + size, lora, shape, Copies::one, Plan::unmerged),
+      add("lora_unpacked" + size, lora_unpacked, shape),
+      add("full_fine_tuning" + size, full_fine_tuning, shape),
+      add("eigen_plain" + size, eigen_lora, shape, bench::Order::plain),
+      add("eigen_unsloth_order" + size, eigen_lora, shape, bench::Order::unsloth),
+      add("eigen_nntrainer_order" + size, eigen_lora, shape, bench::Order::nntrainer)};
+  for (auto* made : all) {
+    for (const Index n : {1, 8, 32, 128, 512}) {
+      made->Arg(n);
+    }
   }
-  count_flops(state, n * (2 * width * width + 6 * rank * width));
 }
 
-BENCHMARK(full_fine_tuning)->ArgName("n")->Arg(1)->Arg(64)->Arg(256);
-BENCHMARK(lora)->ArgName("n")->Arg(1)->Arg(64)->Arg(256);
-BENCHMARK(lora_plus)->ArgName("n")->Arg(1)->Arg(64)->Arg(256);
-BENCHMARK(lora_layer)->ArgNames({"n", "width"})->ArgsProduct({{8, 128}, {256, 1024}});
-BENCHMARK(lora_layer_bare_eigen)->ArgNames({"n", "width"})->ArgsProduct({{8, 128}, {256, 1024}});
+void add_mlps() {
+  const auto adam = [](auto& model) { return Optimizer{AdamW{.learning_rate = 0}, model}; };
+  const auto plus = [](auto& model) {
+    return LoraPlus{AdamW{.learning_rate = 0}, {.ratio = 16}, model};
+  };
+  const auto with_lora = [=](benchmark::State& state) { mlp_lora(state, adam); };
+  const auto with_lora_plus = [=](benchmark::State& state) { mlp_lora(state, plus); };
+  benchmark::internal::Benchmark* const all[] = {add("mlp_full_fine_tuning", mlp_full_fine_tuning),
+                                                 add("mlp_lora", with_lora),
+                                                 add("mlp_lora_plus", with_lora_plus)};
+  for (auto* made : all) {
+    made->Arg(1)->Arg(64)->Arg(256);
+  }
+}
 
 }  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  Eigen::setNbThreads(1);
+  for (const Shape shape : {Shape{256, 256}, {256, 784}, {1024, 1024}, {3072, 768}, {4096, 4096}}) {
+    add_layers(shape);
+  }
+  add_mlps();
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

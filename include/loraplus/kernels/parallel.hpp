@@ -65,7 +65,7 @@ class Team {
   }
 
  private:
-  int threads_;
+  [[maybe_unused]] int threads_;
 };
 
 }  // namespace loraplus::kernels

@@ -184,15 +184,21 @@ constexpr auto dot_tile_table(std::integer_sequence<int, I...> /*rows*/) {
 
 }  // namespace detail
 
-/// The tile of so many packets and columns, at [packets - 1][columns - 1].
+/// The outer tile of so many packets and columns.
 template <typename Scalar>
-inline constexpr auto outer_tiles =
-    detail::outer_tile_table<Scalar>(std::make_integer_sequence<int, outer_rows>{});
+auto find_outer_tile(Index packets, Index cols) {
+  static constexpr auto table =
+      detail::outer_tile_table<Scalar>(std::make_integer_sequence<int, outer_rows>{});
+  return table[static_cast<std::size_t>(packets - 1)][static_cast<std::size_t>(cols - 1)];
+}
 
-/// The tile of so many rows and columns, at [rows - 1][columns - 1].
+/// The dot tile of so many rows and columns.
 template <typename Scalar>
-inline constexpr auto dot_tiles =
-    detail::dot_tile_table<Scalar>(std::make_integer_sequence<int, dot_rows>{});
+auto find_dot_tile(Index rows, Index cols) {
+  static constexpr auto table =
+      detail::dot_tile_table<Scalar>(std::make_integer_sequence<int, dot_rows>{});
+  return table[static_cast<std::size_t>(rows - 1)][static_cast<std::size_t>(cols - 1)];
+}
 
 /// What of an outer tile is there.
 struct TileShape {
@@ -206,7 +212,7 @@ struct TileShape {
 template <typename Scalar>
 void add_tile(const TileShape& shape, const Terms<Scalar>& first, const Terms<Scalar>& second,
               Columns<const Scalar> c0, Columns<Scalar> c) {
-  const auto tile = outer_tiles<Scalar>[shape.packets - 1][shape.cols - 1];
+  const auto tile = find_outer_tile<Scalar>(shape.packets, shape.cols);
   const Index height = shape.packets * packet_size<Scalar>;
   if (shape.rows == height) return tile(first, second, c0, c);
   Scalar whole[outer_height<Scalar> * outer_cols];

@@ -87,8 +87,8 @@ class DotPass {
         copy_ == nullptr
             ? Strided<const Scalar>{x_.at(row_, sample_ + begin), size, x_.stride}
             : Strided<const Scalar>{copy_ + begin * dot_packets * size, width * size, size};
-    dot_tiles<Scalar>[height - 1][width - 1](rows_ / size, rows_ % size, a, b, s_, keep_,
-                                             {y_.at(col, sample_ + begin), y_.stride});
+    find_dot_tile<Scalar>(height, width)(rows_ / size, rows_ % size, a, b, s_, keep_,
+                                         {y_.at(col, sample_ + begin), y_.stride});
   }
 
  private:

@@ -1,0 +1,94 @@
+// What the machine can do, measured in the same process, and the counters that say how much of it a
+// benchmark reaches.
+#pragma once
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <loraplus/loraplus.hpp>
+
+namespace bench {
+
+using loraplus::Index;
+using loraplus::Matrix;
+
+/// Normal coefficients, rows x cols.
+inline Matrix<float> random_batch(Index rows, Index cols, unsigned seed) {
+  std::mt19937_64 generator{seed};
+  Matrix<float> batch(rows, cols);
+  loraplus::fill_normal(batch, generator, 1);
+  return batch;
+}
+
+/// The best rate of several short runs: `amount` per second of `work`.
+template <typename Work>
+double best_rate(int runs, double amount, Work&& work) {
+  using Clock = std::chrono::steady_clock;
+  double best = 0;
+  for (int run = 0; run < runs; ++run) {
+    const auto start = Clock::now();
+    work();
+    const std::chrono::duration<double> time = Clock::now() - start;
+    best = std::max(best, amount / time.count());
+  }
+  return best;
+}
+
+/// Multiply-adds of float from registers, two operations each, on one thread.
+inline double peak_flops() {
+  namespace kernels = loraplus::kernels;
+  constexpr int chains = 12;  // more than latency times units of any machine, fewer than registers
+  constexpr Index steps = 1 << 20;
+  constexpr double flops = 2.0 * chains * kernels::packet_size<float> * static_cast<double>(steps);
+  static const double peak = best_rate(20, flops, [] {
+    kernels::Packet<float> sums[chains];
+    LORAPLUS_UNROLL
+    for (int i = 0; i < chains; ++i) {
+      sums[i] = kernels::broadcast(static_cast<float>(i));
+    }
+    const auto factor = kernels::broadcast(0.999F), term = kernels::broadcast(0.5F);
+    for (Index step = 0; step < steps; ++step) {
+      LORAPLUS_UNROLL
+      for (int i = 0; i < chains; ++i) {
+        sums[i] = kernels::multiply_add(sums[i], factor, term);
+        kernels::keep_in_register<float>(sums[i]);
+      }
+    }
+    float sink[chains * kernels::packet_size<float>];
+    for (int i = 0; i < chains; ++i) {
+      kernels::store(sink + i * kernels::packet_size<float>, sums[i]);
+    }
+    benchmark::DoNotOptimize(sink);
+  });
+  return peak;
+}
+
+/// Bytes a second that one thread reads from memory: a sum over 256 MiB.
+inline double read_bandwidth() {
+  static const double bandwidth = [] {
+    const loraplus::Vector<float> data = loraplus::Vector<float>::Ones(Index{1} << 26);
+    const double bytes = static_cast<double>(data.size()) * sizeof(float);
+    return best_rate(10, bytes, [&] {
+      float sum = data.sum();
+      benchmark::DoNotOptimize(sum);
+    });
+  }();
+  return bandwidth;
+}
+
+/// Counters of a benchmark.
+/// @param multiply_adds of an iteration
+/// @param bytes_read that an iteration must read from memory at least
+/// @param bytes_held by the weights and what belongs to them
+inline void count(benchmark::State& state, double multiply_adds, double bytes_read,
+                  double bytes_held) {
+  using Counter = benchmark::Counter;
+  constexpr auto rate = Counter::kIsIterationInvariantRate;
+  state.counters["GFLOP/s"] = Counter(2e-9 * multiply_adds, rate);
+  state.counters["of_peak"] = Counter(2 * multiply_adds / peak_flops(), rate);
+  state.counters["of_read_bandwidth"] = Counter(bytes_read / read_bandwidth(), rate);
+  state.counters["bytes_held"] = Counter(bytes_held, Counter::kDefaults, Counter::kIs1024);
+}
+
+}  // namespace bench
