@@ -16,7 +16,7 @@ struct Shape {
 template <typename Product>
 void measure(benchmark::State& state, Index from, Index to, double bytes_held, Product&& product) {
   const Index n = state.range(0);
-  const auto x = random_batch(from, n, 2);
+  const auto x = random_batch(from, n);
   Matrix<float> y(to, n);
   for (auto _ : state) {
     product(x, y);
@@ -27,7 +27,7 @@ void measure(benchmark::State& state, Index from, Index to, double bytes_held, P
 }
 
 void packed(benchmark::State& state, Shape shape, Copies copies, bool forward) {
-  const PackedWeight<float> weight(random_batch(shape.out, shape.in, 1), {}, {copies});
+  const PackedWeight<float> weight(random_batch(shape.out, shape.in), {}, {copies});
   const auto held = static_cast<double>(weight.bytes());
   if (forward) {
     measure(state, shape.in, shape.out, held,
@@ -39,7 +39,7 @@ void packed(benchmark::State& state, Shape shape, Copies copies, bool forward) {
 }
 
 void eigen(benchmark::State& state, Shape shape, bool forward) {
-  const Matrix<float> w = random_batch(shape.out, shape.in, 1);
+  const Matrix<float> w = random_batch(shape.out, shape.in);
   const double held = 4.0 * static_cast<double>(w.size());
   if (forward) {
     measure(state, shape.in, shape.out, held, [&](const auto& x, auto& y) { y.noalias() = w * x; });

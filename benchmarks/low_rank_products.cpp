@@ -14,7 +14,7 @@ struct Operands {
   Matrix<float> f, x, h;
 
   Operands(Index rows, Index r, Index n)
-      : f(random_batch(rows, r, 1)), x(random_batch(rows, n, 2)), h(random_batch(r, n, 3)) {}
+      : f(random_batch(rows, r)), x(random_batch(rows, n)), h(random_batch(r, n)) {}
 };
 
 template <typename Product>

@@ -40,7 +40,7 @@ LoraLinear<Weight> make_layer(Weight weight, Plan plan) {
   std::mt19937_64 generator{1};
   const Index out = weight.out_features(), in = weight.in_features();
   LoraLinear<Weight> layer(std::move(weight), {.rank = rank}, generator);
-  layer.set_factors(random_batch(rank, in, 4), random_batch(out, rank, 5));
+  layer.set_factors(random_batch(rank, in), random_batch(out, rank));
   layer.set_plan(plan);
   return layer;
 }
@@ -51,7 +51,7 @@ void run_layer(benchmark::State& state, Shape shape, L& layer, Optimizer& optimi
                double multiply_adds, double weight_bytes) {
   const Index n = state.range(0);
   auto cache = layer.make_cache(n);
-  const auto x = random_batch(shape.in, n, 2), dy = random_batch(shape.out, n, 3);
+  const auto x = random_batch(shape.in, n), dy = random_batch(shape.out, n);
   Matrix<float> y(shape.out, n), dx(shape.in, n);
   for (auto _ : state) {
     layer.forward(x, y, cache);
@@ -63,7 +63,7 @@ void run_layer(benchmark::State& state, Shape shape, L& layer, Optimizer& optimi
 }
 
 void lora(benchmark::State& state, Shape shape, Copies copies, Plan plan) {
-  const PackedWeight<float> weight(random_batch(shape.out, shape.in, 1), {}, {copies});
+  const PackedWeight<float> weight(random_batch(shape.out, shape.in), {}, {copies});
   auto layer = make_layer(weight, plan);
   Optimizer optimizer{AdamW{.learning_rate = 0}, layer};
   const auto bytes = static_cast<double>(weight.bytes()) * (plan == Plan::merged ? 2 : 1);
@@ -71,7 +71,7 @@ void lora(benchmark::State& state, Shape shape, Copies copies, Plan plan) {
 }
 
 void lora_plus(benchmark::State& state, Shape shape) {
-  const PackedWeight<float> weight(random_batch(shape.out, shape.in, 1));
+  const PackedWeight<float> weight(random_batch(shape.out, shape.in));
   auto layer = make_layer(weight, Plan::unmerged);
   LoraPlus optimizer{AdamW{.learning_rate = 0}, {.ratio = 16}, layer};
   run_layer(state, shape, layer, optimizer, lora_multiply_adds(shape, state.range(0)),
@@ -79,7 +79,7 @@ void lora_plus(benchmark::State& state, Shape shape) {
 }
 
 void lora_unpacked(benchmark::State& state, Shape shape) {
-  const Matrix<float> w = random_batch(shape.out, shape.in, 1);
+  const Matrix<float> w = random_batch(shape.out, shape.in);
   auto layer = make_layer(WeightView{w}, Plan::automatic);
   Optimizer optimizer{AdamW{.learning_rate = 0}, layer};
   run_layer(state, shape, layer, optimizer, lora_multiply_adds(shape, state.range(0)),
@@ -87,7 +87,7 @@ void lora_unpacked(benchmark::State& state, Shape shape) {
 }
 
 void full_fine_tuning(benchmark::State& state, Shape shape) {
-  Linear<float> layer(random_batch(shape.out, shape.in, 1));
+  Linear<float> layer(random_batch(shape.out, shape.in));
   Optimizer optimizer{AdamW{.learning_rate = 0}, layer};
   const auto count = 3.0 * static_cast<double>(shape.in * shape.out * state.range(0));
   run_layer(state, shape, layer, optimizer, count, 0);
@@ -95,9 +95,9 @@ void full_fine_tuning(benchmark::State& state, Shape shape) {
 
 void eigen_lora(benchmark::State& state, Shape shape, bench::Order order) {
   const Index n = state.range(0);
-  bench::EigenLora layer(random_batch(shape.out, shape.in, 1), rank, n, order);
+  bench::EigenLora layer(random_batch(shape.out, shape.in), rank, n, order);
   Optimizer optimizer{AdamW{.learning_rate = 0}, layer};
-  const auto x = random_batch(shape.in, n, 2), dy = random_batch(shape.out, n, 3);
+  const auto x = random_batch(shape.in, n), dy = random_batch(shape.out, n);
   Matrix<float> y(shape.out, n), dx(shape.in, n);
   for (auto _ : state) {
     layer.forward(x, y);
@@ -143,7 +143,7 @@ void train_mlp(benchmark::State& state, Model& model, Optimizer& optimizer, Inde
   const Index n = state.range(0);
   std::mt19937_64 generator{1};
   TrainingStep step(model, n);
-  const auto x = random_batch(input, n, 2);
+  const auto x = random_batch(input, n);
   const auto target = labels(n);
   for (auto _ : state) {
     benchmark::DoNotOptimize(step(model, optimizer, x, target, generator));

@@ -1,4 +1,5 @@
 #include <loraplus/adapter/lora_linear.hpp>
+#include <loraplus/frozen/packed_weight.hpp>
 #include <loraplus/frozen/weight_view.hpp>
 
 #include "support/catch.hpp"
@@ -8,10 +9,13 @@
 #include "support/sparse_weight.hpp"
 
 using loraplus::BiasMode;
+using loraplus::Copies;
 using loraplus::Index;
 using loraplus::LoraLinear;
 using loraplus::LoraOptions;
 using loraplus::Matrix;
+using loraplus::PackedWeight;
+using loraplus::Plan;
 using loraplus::RowMajorMatrix;
 using loraplus::SharedWeight;
 using loraplus::Vector;
@@ -23,6 +27,12 @@ template <typename Scalar>
 SharedWeight<Scalar> shared(Index out, Index in) {
   return SharedWeight<Scalar>(test::random_matrix<Scalar>(out, in, 1),
                               test::random_vector<Scalar>(out, 2));
+}
+
+template <typename Scalar>
+PackedWeight<Scalar> packed(Index out, Index in, Copies copies) {
+  return PackedWeight<Scalar>(test::random_matrix<Scalar>(out, in, 1),
+                              test::random_vector<Scalar>(out, 2), {copies});
 }
 
 /// An adapter in the middle of its training: neither factor is zero.
@@ -74,6 +84,28 @@ TEST_CASE("the gradients of a LoRA layer at 64 x 48") {
           trained(shared<double>(48, 64),
                   {.rank = rank, .alpha = 5, .dropout = dropout, .bias = BiasMode::lora_only});
       test::require_gradients(layer, rank == 65 ? 2 : 17, 6, std::mt19937_64{7});
+    }
+  }
+}
+
+TEST_CASE("the gradients of a LoRA layer over packed weights, in both plans") {
+  for (const auto& [in, out] : {std::pair<Index, Index>{7, 5}, {1, 1}, {20, 3}, {64, 48}}) {
+    for (const auto copies : {Copies::one, Copies::two}) {
+      for (const auto plan : {Plan::unmerged, Plan::merged}) {
+        for (const Index rank : {1, 3, 40}) {
+          for (const Index n : {1, 17}) {
+            if (in * rank > 1000 && n > 1) continue;  // differences take their time
+            CAPTURE(in, out, copies, plan, rank, n);
+            auto layer = trained(packed<double>(out, in, copies),
+                                 {.rank = rank, .alpha = 5, .bias = BiasMode::lora_only});
+            layer.set_plan(plan);
+            test::require_gradients(layer, n, 6);
+            test::require_accumulation(layer, n, 6);
+          }
+        }
+      }
+      auto layer = trained(packed<double>(out, in, copies), {.rank = 3, .dropout = 0.4});
+      test::require_gradients(layer, 3, 6, std::mt19937_64{7});
     }
   }
 }
@@ -143,6 +175,17 @@ TEMPLATE_TEST_CASE("at initialisation the layer equals its frozen weight, bit fo
         Matrix<Scalar> base(40, n);
         weight.forward(x, base);
         CHECK(test::same_bits(predict(layer, x), base));
+
+        for (const auto copies : {Copies::one, Copies::two}) {
+          for (const auto plan : {Plan::unmerged, Plan::merged}) {
+            const auto packed_weight = packed<Scalar>(40, 30, copies);
+            LoraLinear over_packed{
+                packed_weight, {.rank = 5, .initialization = initialization}, generator};
+            over_packed.set_plan(plan);
+            packed_weight.forward(x, base);
+            CHECK(test::same_bits(predict(over_packed, x), base));
+          }
+        }
       }
     }
   }

@@ -7,12 +7,14 @@
 
 using loraplus::LoraLinear;
 using loraplus::Matrix;
+using loraplus::PackedWeight;
 using loraplus::SharedWeight;
 
-TEST_CASE("two threads run forward on one layer, each with a cache of its own") {
+TEMPLATE_TEST_CASE("two threads run forward on one layer, each with a cache of its own", "",
+                   SharedWeight<float>, PackedWeight<float>) {
   std::mt19937_64 generator{1};
   LoraLinear layer{
-      SharedWeight<float>(test::random_matrix<float>(40, 30, 1), test::random_vector<float>(40, 2)),
+      TestType(test::random_matrix<float>(40, 30, 1), test::random_vector<float>(40, 2)),
       {.rank = 4, .dropout = 0.2},
       generator};
   layer.set_factors(test::random_matrix<float>(4, 30, 3), test::random_matrix<float>(40, 4, 4));

@@ -53,3 +53,15 @@ TEMPLATE_TEST_CASE("the six thin products equal their formulas", "", float, doub
     }
   }
 }
+
+TEST_CASE("z and dB read together, in groups of samples, have the bits of two products") {
+  const Index rows = 3000, r = 5, n = 100;
+  const auto f = test::random_matrix<float>(rows, r, 1),
+             dy = test::random_matrix<float>(rows, n, 2), h = test::random_matrix<float>(r, n, 3);
+  Matrix<float> z(r, n), z_too(r, n), grad = f, grad_too = f;
+  loraplus::kernels::project<float>(2, f, dy, z);
+  loraplus::kernels::accumulate<float>(dy, h, grad);
+  loraplus::kernels::project_and_accumulate<float>(2, f, dy, h, z_too, grad_too);
+  CHECK(test::same_bits(z_too, z));
+  CHECK(test::same_bits(grad_too, grad));
+}

@@ -120,7 +120,7 @@ class Pass {
   void row_tile(Columns<Scalar> y, Index part) const {
     constexpr Index size = packet_size<Scalar>;
     PanelBuffer<Scalar> buffer;
-    PanelBuffer<Scalar> factor_buffer;
+    std::array<Scalar, static_cast<std::size_t>(outer_height<Scalar> * fused_rank)> factor_buffer;
     const Split split(packets, outer_rows);
     const Index first = packet + split.begin(part), count = split.size(part);
     const Panel<Scalar> panel = m_.panel({first, count, col, cols}, buffer.data());

@@ -35,8 +35,8 @@ namespace detail {
 /// A constant, since it is where sums are cut.
 inline constexpr Index dot_packets = 64;
 
-/// Samples whose x is copied at a time, 64 KiB with whole packets of float.
-inline constexpr Index dot_samples = 16 * dot_cols;
+/// Samples whose x is copied at a time: 128 KiB on the stack with packets of 64 bytes.
+inline constexpr Index dot_samples = 32;
 
 /// Columns of M from which on copying x, packet by packet, pays: each copy is read so often.
 inline constexpr Index dot_copy_cols = 8 * dot_rows;
@@ -118,10 +118,10 @@ void multiply_transposed(const DotFactor<Scalar>& m, Scalar s, ConstMatrixView<S
   team.start([&] {
     detail::DotPass<Scalar> pass(m, s, {x.data(), x.outerStride()}, {y.data(), y.outerStride()},
                                  is_copied ? copy : nullptr);
-    const Index samples = is_copied ? detail::dot_samples : std::max<Index>(1, x.cols());
+    const Split passes(x.cols(), is_copied ? detail::dot_samples : std::max<Index>(1, x.cols()));
     for (Index row = 0; row == 0 || row < m.rows; row += rows) {
-      for (Index sample = 0; sample < x.cols(); sample += samples) {
-        pass.select(row, sample, std::min(samples, x.cols() - sample), keep || row > 0);
+      for (Index i = 0; i < passes.parts; ++i) {
+        pass.select(row, passes.begin(i), passes.size(i), keep || row > 0);
         if (is_copied) {
           team.share(pass.sample_tiles(), [&](Index part) { pass.copy_tile(part); });
         }

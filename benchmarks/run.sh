@@ -1,0 +1,19 @@
+#!/bin/sh
+# sh benchmarks/run.sh [compiler]
+# Builds the benchmarks, runs them with their repetitions interleaved, and writes tables and the
+# roofline picture from what they measured: build/benchmarks/<compiler>/. About ten minutes.
+set -eu
+cd "$(dirname "$0")/.."
+
+compiler=${1:-g++}
+sh .ci/install.sh g++ cmake make libeigen3-dev libbenchmark-dev python3 --optional gnuplot-nox
+build=build/benchmarks/$compiler
+cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER="$compiler" \
+  -DCMAKE_CXX_FLAGS=-march=native -DLORAPLUS_BUILD_TESTS=OFF -DLORAPLUS_BUILD_EXAMPLES=OFF
+cmake --build "$build" --parallel 2
+for program in frozen_products low_rank_products training_step; do
+  "$build/benchmarks/$program" --benchmark_enable_random_interleaving=true \
+    --benchmark_repetitions=7 --benchmark_report_aggregates_only=true --benchmark_min_time=0.05 \
+    --benchmark_out="$build/$program.json" --benchmark_out_format=json
+done
+python3 benchmarks/report.py "$build"
