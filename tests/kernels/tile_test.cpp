@@ -18,22 +18,22 @@ namespace {
 /// columns of both.
 template <typename Scalar>
 struct Factors {
-  Matrix<Scalar> a, b;
-  Index height, cols;
+  Matrix<Scalar> a, b;  // a column at least
+  Index cols, depth;
 
-  Factors(Index tile_height, Index tile_cols, Index depth, unsigned seed)
-      : a(test::random_matrix<Scalar>(tile_height + 3, depth, seed)),
-        b(test::random_matrix<Scalar>(tile_cols + 2, depth, seed + 1)),
-        height(tile_height),
-        cols(tile_cols) {}
+  Factors(Index height, Index tile_cols, Index terms, unsigned seed)
+      : a(test::random_matrix<Scalar>(height + 3, terms + 1, seed)),
+        b(test::random_matrix<Scalar>(tile_cols + 2, terms + 1, seed + 1)),
+        cols(tile_cols),
+        depth(terms) {}
 
   Terms<Scalar> terms() const {
-    return {a.cols(), a.data(),       a.outerStride(), kernels::packet_size<Scalar>,
+    return {depth,    a.data(),       a.outerStride(), kernels::packet_size<Scalar>,
             b.data(), b.outerStride()};
   }
 
   void add_to(test::Exact<Scalar>& sum) const {
-    sum.add(a.topRows(sum.value().rows()), b.topRows(cols).transpose());
+    sum.add(a.topLeftCorner(sum.value().rows(), depth), b.topLeftCorner(cols, depth).transpose());
   }
 };
 

@@ -19,7 +19,7 @@ void gradient_rows(const ColumnMajorFactor<Scalar>& x, Columns<const Scalar> h, 
                    Index cols, Index part) {
   constexpr Index size = packet_size<Scalar>;
   PanelBuffer<Scalar> buffer;
-  const Split rows((x.rows() + size - 1) / size, outer_rows), tiles(cols, outer_cols);
+  const Split rows(packets_for<Scalar>(x.rows()), outer_rows), tiles(cols, outer_cols);
   const Index packet = rows.begin(part), packets = rows.size(part), row = packet * size;
   const Index height = std::min(packets * size, x.rows() - row);
   const Index depth = copied_columns;
@@ -47,8 +47,7 @@ void accumulate_gradient(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> h,
                                          g.cols() >= detail::gradient_copy_cols);
   const Team team(choose_threads(g.rows() * g.cols() * n));
   team.start([&] {
-    const Index strips = (g.rows() + packet_size<Scalar> - 1) / packet_size<Scalar>;
-    team.share(Split(strips, outer_rows).parts, [&](Index part) {
+    team.share(Split(packets_for<Scalar>(g.rows()), outer_rows).parts, [&](Index part) {
       detail::gradient_rows<Scalar>(factor, {h.data(), h.outerStride()},
                                     {g.data(), g.outerStride()}, g.cols(), part);
     });

@@ -37,7 +37,7 @@ void expand_columns(const ColumnMajorFactor<Scalar>& f, Columns<const Scalar> h,
   constexpr Index size = packet_size<Scalar>;
   PanelBuffer<Scalar> edge;
   Scalar copy[copied_columns * outer_cols];
-  const Split tiles(n, outer_cols), rows((f.rows() + size - 1) / size, outer_rows);
+  const Split tiles(n, outer_cols), rows(packets_for<Scalar>(f.rows()), outer_rows);
   const Index sample = tiles.begin(part), width = tiles.size(part);
   for (Index first = 0; first < f.cols(); first += copied_columns) {
     const Index count = std::min(copied_columns, f.cols() - first);

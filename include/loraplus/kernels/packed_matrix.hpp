@@ -29,13 +29,11 @@ class PackedMatrix {
   }
 
   /// Rows, filled up to whole packets.
-  static Index padded(Index rows) {
-    return (rows + packet_size<Scalar> - 1) / packet_size<Scalar> * packet_size<Scalar>;
-  }
+  static Index padded(Index rows) { return packets_for<Scalar>(rows) * packet_size<Scalar>; }
 
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
-  Index strips() const { return padded(rows_) / packet_size<Scalar>; }
+  Index strips() const { return packets_for<Scalar>(rows_); }
   /// From the start of a strip to that of the next, in scalars.
   Index stride() const { return stride_; }
   std::size_t bytes() const { return static_cast<std::size_t>(data_.size()) * sizeof(Scalar); }

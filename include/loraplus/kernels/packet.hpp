@@ -37,6 +37,12 @@ using Packet = typename Eigen::internal::packet_traits<Scalar>::type;
 template <typename Scalar>
 inline constexpr Index packet_size = Eigen::internal::unpacket_traits<Packet<Scalar>>::size;
 
+/// Packets that hold so many scalars, the last one perhaps in part.
+template <typename Scalar>
+constexpr Index packets_for(Index scalars) {
+  return (scalars + packet_size<Scalar> - 1) / packet_size<Scalar>;
+}
+
 /// Vector registers of the machine.
 inline constexpr int vector_registers = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS;
 

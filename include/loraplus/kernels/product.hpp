@@ -31,9 +31,10 @@ inline constexpr Index copied_inputs = (Index{128} << 10) / static_cast<Index>(s
 /// Samples of one pass at most.
 inline constexpr Index pass_samples = 128;
 
-/// How the product is cut. A pass takes `cols` columns of M and `samples` samples over `rows` rows
-/// of M: x is copied for each pass, and the rows are few enough to stay in the last cache while the
-/// passes over the samples use them again.
+/// How the product is cut; no cut changes a result. A pass takes `cols` columns of M and `samples`
+/// samples over `packets` packets of rows. x is copied for each pass, a tile of its columns for the
+/// first cache; where there are several passes over the samples, the rows are few enough to stay in
+/// the last cache until the next one reads them again.
 template <typename Scalar>
 struct Blocks {
   Index cols;
@@ -41,21 +42,18 @@ struct Blocks {
   Index packets;
 
   Blocks(Index rows, Index depth, Index n, Index largest_panel) {
-    constexpr Index size = packet_size<Scalar>;
-    const Index first_cache = (Index{32} << 10) / (outer_cols * static_cast<Index>(sizeof(Scalar)));
-    const Index few = std::min<Index>(round_up(n, outer_cols), pass_samples);
-    const Index most =
-        std::max<Index>(1, std::min({largest_panel, copied_inputs<Scalar> / outer_cols,
-                                     std::max<Index>(first_cache, copied_inputs<Scalar> / few)}));
-    cols = Split(std::max<Index>(depth, 1), most).largest();
+    constexpr Index scalar_bytes = sizeof(Scalar);
+    const Index first_cache = Eigen::l1CacheSize() / (outer_cols * scalar_bytes);
+    const Index few = std::min(Split(n, outer_cols).parts * outer_cols, pass_samples);
+    const Index most = std::min({largest_panel, copied_inputs<Scalar> / outer_cols,
+                                 std::max(first_cache, copied_inputs<Scalar> / few)});
+    cols = Split(std::max<Index>(depth, 1), std::max<Index>(most, 1)).largest();
     samples = std::min(pass_samples, copied_inputs<Scalar> / cols / outer_cols * outer_cols);
-    const Index all = (rows + size - 1) / size;
-    const Index last_cache = (Index{4} << 20) / (cols * size * static_cast<Index>(sizeof(Scalar)));
-    packets = n <= samples ? all : std::max<Index>(outer_rows, last_cache);
-  }
-
-  static Index round_up(Index value, Index multiple) {
-    return (value + multiple - 1) / multiple * multiple;
+    // The last cache is shared by cores, and what a virtual machine says of it may be too much.
+    const Index last_cache =
+        std::clamp<Index>(Eigen::l3CacheSize() / 8, Index{1} << 20, Index{4} << 20);
+    const Index kept = last_cache / (cols * packet_size<Scalar> * scalar_bytes);
+    packets = n <= samples ? packets_for<Scalar>(rows) : std::max<Index>(outer_rows, kept);
   }
 };
 
@@ -91,7 +89,7 @@ struct ProductBuffers {
 template <typename Scalar>
 inline constexpr Scalar no_bias[outer_height<Scalar>] = {};
 
-/// One pass: the rows of packets [first, last) of M, its columns [col, col + cols), and samples.
+/// One pass over ranges of rows, of columns and of samples.
 template <typename Scalar, typename Factor>
 class Pass {
  public:
@@ -99,10 +97,10 @@ class Pass {
        ProductBuffers<Scalar>& buffers)
       : m_(m), bias_(bias), term_(term), buffers_(buffers) {}
 
-  Index col, cols;         // of M
-  Index packet, packets;   // of M
-  Index sample, samples;   // of x
-  bool is_first, is_last;  // pass over the columns of M
+  Index col = 0, cols = 0;               // of M
+  Index packet = 0, packets = 0;         // of the rows of M
+  Index sample = 0, samples = 0;         // of x
+  bool is_first = true, is_last = true;  // over the columns of M
 
   /// Copies the inputs of column tile `part` of the samples.
   void copy_tile(Columns<const Scalar> x, Index part) const {
@@ -168,9 +166,8 @@ class Pass {
 template <typename Scalar, typename Factor>
 void multiply(const Factor& m, ConstMatrixView<Scalar> x, MatrixView<Scalar> y,
               const Scalar* bias = nullptr, const LowRankTerm<Scalar>& term = {}) {
-  constexpr Index size = packet_size<Scalar>;
-  if (x.cols() == 0) return;
-  const Index n = x.cols(), depth = m.cols(), strips = (m.rows() + size - 1) / size;
+  const Index n = x.cols(), depth = m.cols(), packets = packets_for<Scalar>(m.rows());
+  if (n == 0) return;
   const detail::Blocks<Scalar> blocks(m.rows(), depth, n, m.largest_panel());
   const Team team(choose_threads(m.rows() * depth * n));
   const Columns<const Scalar> from{x.data(), x.outerStride()};
@@ -183,9 +180,9 @@ void multiply(const Factor& m, ConstMatrixView<Scalar> x, MatrixView<Scalar> y,
       pass.cols = std::min(blocks.cols, depth - col);
       pass.is_first = col == 0;
       pass.is_last = col + blocks.cols >= depth;
-      for (Index packet = 0; packet < strips; packet += blocks.packets) {
+      for (Index packet = 0; packet < packets; packet += blocks.packets) {
         pass.packet = packet;
-        pass.packets = std::min(blocks.packets, strips - packet);
+        pass.packets = std::min(blocks.packets, packets - packet);
         for (Index sample = 0; sample < n; sample += blocks.samples) {
           pass.sample = sample;
           pass.samples = std::min(blocks.samples, n - sample);
