@@ -13,7 +13,7 @@ cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER="$compile
 cmake --build "$build" --parallel 2
 for program in frozen_products low_rank_products training_step; do
   "$build/benchmarks/$program" --benchmark_enable_random_interleaving=true \
-    --benchmark_repetitions=7 --benchmark_report_aggregates_only=true --benchmark_min_time=0.05 \
+    --benchmark_repetitions=5 --benchmark_report_aggregates_only=true --benchmark_min_time=0.03 \
     --benchmark_out="$build/$program.json" --benchmark_out_format=json
 done
 python3 benchmarks/report.py "$build"

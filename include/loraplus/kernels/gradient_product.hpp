@@ -11,7 +11,7 @@ namespace loraplus::kernels {
 namespace detail {
 
 /// Columns of G from which on copying a panel of X pays: the copy is read so often.
-inline constexpr Index gradient_copy_cols = 4 * outer_cols;
+inline constexpr Index gradient_copy_cols = Index{4} * outer_cols;
 
 /// Row tile `part` of G += X H'.
 template <typename Scalar>

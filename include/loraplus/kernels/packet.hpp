@@ -132,38 +132,48 @@ LORAPLUS_ALWAYS_INLINE auto fold(const P& packet) {
 
 }  // namespace detail
 
+namespace detail {
+
+/// s times the sums of the scalars of up to four packets, in one packet of four.
+template <int Count, typename Scalar>
+LORAPLUS_ALWAYS_INLINE auto four_sums(const Packet<Scalar> (&packets)[Count], Scalar s) {
+  namespace internal = Eigen::internal;
+  using Four = decltype(detail::fold(packets[0]));
+  internal::PacketBlock<Four, 4> block;
+  LORAPLUS_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    block.packet[i] = i < Count ? detail::fold(packets[i]) : internal::pset1<Four>(Scalar(0));
+  }
+  internal::ptranspose(block);
+  const Four sums = internal::padd(internal::padd(block.packet[0], block.packet[1]),
+                                   internal::padd(block.packet[2], block.packet[3]));
+  return internal::pmul(internal::pset1<Four>(s), sums);
+}
+
+}  // namespace detail
+
 /// to[i] = s * (sum of the scalars of packets[i]), or to[i] += that if `keep`. The order of the
 /// additions is the same for every Count.
 template <int Count, typename Scalar>
 LORAPLUS_ALWAYS_INLINE void store_sums(const Packet<Scalar> (&packets)[Count], Scalar s, bool keep,
                                        Scalar* to) {
   namespace internal = Eigen::internal;
-  using Folded = decltype(detail::fold(packets[0]));
-  if constexpr (internal::unpacket_traits<Folded>::size == 4 && Count <= 4) {
-    internal::PacketBlock<Folded, 4> block;
-    LORAPLUS_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      block.packet[i] = i < Count ? detail::fold(packets[i]) : internal::pset1<Folded>(Scalar(0));
-    }
-    internal::ptranspose(block);
-    const Folded sums = internal::padd(internal::padd(block.packet[0], block.packet[1]),
-                                       internal::padd(block.packet[2], block.packet[3]));
-    Folded result = internal::pmul(internal::pset1<Folded>(s), sums);
+  constexpr int folded = detail::lanes(decltype(detail::fold(packets[0])){});
+  Scalar sums[Count < 4 ? 4 : Count];
+  if constexpr (folded == 4 && Count <= 4) {
+    auto four = detail::four_sums<Count>(packets, s);
     if constexpr (Count == 4) {
-      if (keep) result = internal::padd(internal::ploadu<Folded>(to), result);
-      internal::pstoreu(to, result);
-    } else {
-      Scalar whole[4];
-      internal::pstoreu(whole, result);
-      for (int i = 0; i < Count; ++i) {
-        to[i] = keep ? to[i] + whole[i] : whole[i];
-      }
+      if (keep) four = internal::padd(internal::ploadu<decltype(four)>(to), four);
+      return internal::pstoreu(to, four);
     }
+    internal::pstoreu(sums, four);
   } else {
     for (int i = 0; i < Count; ++i) {
-      const Scalar sum = s * internal::predux(packets[i]);
-      to[i] = keep ? to[i] + sum : sum;
+      sums[i] = s * internal::predux(packets[i]);
     }
+  }
+  for (int i = 0; i < Count; ++i) {
+    to[i] = keep ? to[i] + sums[i] : sums[i];
   }
 }
 

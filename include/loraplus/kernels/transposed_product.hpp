@@ -39,7 +39,7 @@ inline constexpr Index dot_packets = 64;
 inline constexpr Index dot_samples = 32;
 
 /// Columns of M from which on copying x, packet by packet, pays: each copy is read so often.
-inline constexpr Index dot_copy_cols = 8 * dot_rows;
+inline constexpr Index dot_copy_cols = Index{8} * dot_rows;
 
 /// One pass: packets [packet, packet + packets) of the rows, and samples.
 template <typename Scalar>
