@@ -102,9 +102,9 @@ TEST_CASE("the break-even is where the two plans count the same multiply-adds") 
 }
 
 TEST_CASE("the names of the plans") {
-  CHECK(to_string(Plan::automatic) == "automatic");
-  CHECK(to_string(Plan::unmerged) == "unmerged");
-  CHECK(to_string(Plan::merged) == "merged");
+  CHECK(std::string(to_string(Plan::automatic)) == "automatic");
+  CHECK(std::string(to_string(Plan::unmerged)) == "unmerged");
+  CHECK(std::string(to_string(Plan::merged)) == "merged");
 }
 
 TEST_CASE("the automatic plan merges from the break-even on, which two copies double") {
