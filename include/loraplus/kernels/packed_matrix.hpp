@@ -22,6 +22,7 @@ class PackedMatrix {
   explicit PackedMatrix(const Eigen::MatrixBase<Derived>& matrix)
       : rows_(matrix.rows()), cols_(matrix.cols()), stride_(strip_stride(matrix.cols())) {
     data_ = Vector<Scalar>::Zero(strips() * stride_);
+    if (matrix.size() == 0) return;
     for (Index i = 0; i < strips(); ++i) {
       strip_map(data_.data(), i).topRows(strip_rows(i)) =
           matrix.middleRows(i * packet_size<Scalar>, strip_rows(i));
@@ -45,6 +46,7 @@ class PackedMatrix {
   /// @param matrix rows x cols, in any storage order
   template <typename Derived>
   void copy_to(Eigen::MatrixBase<Derived>& matrix) const {
+    if (matrix.size() == 0) return;
     for (Index i = 0; i < strips(); ++i) {
       matrix.middleRows(i * packet_size<Scalar>, strip_rows(i)) =
           strip_map(data_.data(), i).topRows(strip_rows(i));

@@ -70,6 +70,7 @@ class ColumnMajorFactor {
 
   Panel<Scalar> panel(const PanelRange& range, Scalar* buffer) const {
     constexpr Index size = packet_size<Scalar>;
+    if (range.cols == 0) return {buffer, 0, 0};
     const Index row = range.packet * size;
     const Index whole = std::min(range.packets, (rows_ - row) / size);
     const Index rest = rows_ - row - whole * size;

@@ -112,6 +112,7 @@ template <typename Scalar>
 void multiply_transposed(const DotFactor<Scalar>& m, Scalar s, ConstMatrixView<Scalar> x,
                          MatrixView<Scalar> y, bool keep = false) {
   constexpr Index rows = detail::dot_packets * packet_size<Scalar>;
+  if (m.rows == 0 && !keep) y.setZero();
   const bool is_copied = m.cols >= detail::dot_copy_cols;
   alignas(64) Scalar copy[rows * detail::dot_samples];
   const Team team(choose_threads(m.rows * m.cols * x.cols()));
@@ -119,7 +120,7 @@ void multiply_transposed(const DotFactor<Scalar>& m, Scalar s, ConstMatrixView<S
     detail::DotPass<Scalar> pass(m, s, {x.data(), x.outerStride()}, {y.data(), y.outerStride()},
                                  is_copied ? copy : nullptr);
     const Split passes(x.cols(), is_copied ? detail::dot_samples : std::max<Index>(1, x.cols()));
-    for (Index row = 0; row == 0 || row < m.rows; row += rows) {
+    for (Index row = 0; row < m.rows; row += rows) {
       for (Index i = 0; i < passes.parts; ++i) {
         pass.select(row, passes.begin(i), passes.size(i), keep || row > 0);
         if (is_copied) {

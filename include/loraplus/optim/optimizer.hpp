@@ -182,12 +182,13 @@ class Optimizer {
   void update(Parameter<Scalar>& parameter, OptimizerState<Scalar>& state, Scalar scale,
               const UpdateContext& context) const {
     const Index part = detail::is_elementwise<Rule> ? 1024 : std::max<Index>(1, parameter.size());
+    const bool has_state = state.size() > 0;  // else it has no memory to point into
     for (Index first = 0; first < parameter.size(); first += part) {
       const Index count = std::min(part, parameter.size() - first);
       auto gradient = parameter.gradient.segment(first, count);
       if (scale != 1) gradient *= scale;
       rule_.template update<Scalar>(parameter.value.segment(first, count), gradient,
-                                    state.middleRows(first, count), context);
+                                    state.middleRows(has_state ? first : 0, count), context);
       gradient.setZero();
     }
   }
