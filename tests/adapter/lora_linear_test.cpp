@@ -70,7 +70,7 @@ TEST_CASE("the gradients of a LoRA layer: every shape, rank, batch, bias mode, w
 }
 
 TEST_CASE("the gradients of a LoRA layer at 64 x 48") {
-  for (const Index n : {1, 2, 17}) {
+  for (const Index n : {1, 2, 9}) {
     for (const auto bias : {BiasMode::none, BiasMode::lora_only, BiasMode::all}) {
       CAPTURE(n, bias);
       auto layer = trained(shared<double>(48, 64), {.rank = 3, .alpha = 5, .bias = bias});
@@ -83,7 +83,7 @@ TEST_CASE("the gradients of a LoRA layer at 64 x 48") {
       auto layer =
           trained(shared<double>(48, 64),
                   {.rank = rank, .alpha = 5, .dropout = dropout, .bias = BiasMode::lora_only});
-      test::require_gradients(layer, rank == 65 ? 2 : 17, 6, std::mt19937_64{7});
+      test::require_gradients(layer, rank == 65 ? 1 : 9, 6, std::mt19937_64{7});
     }
   }
 }
@@ -93,7 +93,7 @@ TEST_CASE("the gradients of a LoRA layer over packed weights, in both plans") {
     for (const auto copies : {Copies::one, Copies::two}) {
       for (const auto plan : {Plan::unmerged, Plan::merged}) {
         for (const Index rank : {1, 3, 40}) {
-          for (const Index n : {1, 17}) {
+          for (const Index n : {1, 9}) {
             if (in * rank > 1000) continue;  // differences take their time
             CAPTURE(in, out, copies, plan, rank, n);
             auto layer = trained(packed<double>(out, in, copies),

@@ -99,7 +99,7 @@ Ended run(const std::string& arguments, const fs::path& folder) {
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read(text)};
 }
 
-const std::string brief = " --pretrain-epochs 30 --steps 20 --trials 2 --seeds 2 --batch 16";
+const std::string brief = " --pretrain-epochs 10 --steps 20 --trials 2 --seeds 2 --batch 16";
 
 std::string idx_error(const fs::path& file) {
   return test::message_of<finetune::IdxError>([&] { finetune::read_idx_images(file); });

@@ -7,6 +7,7 @@
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
+#include "support/threads.hpp"
 
 using loraplus::Copies;
 using loraplus::Index;
@@ -15,18 +16,6 @@ using loraplus::Plan;
 namespace kernels = loraplus::kernels;
 
 namespace {
-
-/// Sets Eigen's number of threads and puts it back.
-class Threads {
- public:
-  explicit Threads(int count) : before_(Eigen::nbThreads()) { Eigen::setNbThreads(count); }
-  ~Threads() { Eigen::setNbThreads(before_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int before_;
-};
 
 /// All that a training step writes.
 struct Results {
@@ -59,7 +48,7 @@ Results train(Copies copies, Plan plan, Index out, Index in, Index n) {
 }  // namespace
 
 TEST_CASE("a product takes as many threads as its work is worth and Eigen allows") {
-  const Threads four(4);
+  const test::Threads four(4);
   CHECK(kernels::choose_threads(0) == 1);
   CHECK(kernels::choose_threads(2 * kernels::smallest_share - 1) == 1);
 #ifdef _OPENMP
@@ -70,7 +59,7 @@ TEST_CASE("a product takes as many threads as its work is worth and Eigen allows
   inside = kernels::choose_threads(100 * kernels::smallest_share);
   CHECK(inside == 1);
 #endif
-  const Threads one(1);
+  const test::Threads one(1);
   CHECK(kernels::choose_threads(100 * kernels::smallest_share) == 1);
 }
 
@@ -83,11 +72,11 @@ TEST_CASE("a training step has the same bits for any number of threads") {
       for (const auto plan : {Plan::unmerged, Plan::merged}) {
         CAPTURE(shape.out, shape.in, shape.n, copies, plan);
         const Results expected = [&] {
-          const Threads one(1);
+          const test::Threads one(1);
           return train(copies, plan, shape.out, shape.in, shape.n);
         }();
         for (const int count : {2, 3, 5}) {
-          const Threads threads(count);
+          const test::Threads threads(count);
           const Results found = train(copies, plan, shape.out, shape.in, shape.n);
           CHECK(test::same_bits(found.y, expected.y));
           CHECK(test::same_bits(found.dx, expected.dx));
@@ -104,7 +93,7 @@ TEST_CASE("the thin products and the dense ones have the same bits for any numbe
   const auto f = test::random_matrix<double>(rows, r, 1),
              x = test::random_matrix<double>(rows, n, 2);
   const auto run = [&](int count) {
-    const Threads threads(count);
+    const test::Threads threads(count);
     std::vector<Matrix<double>> all{Matrix<double>(r, n), x, f, Matrix<double>(rows, n)};
     kernels::project<double>(0.5, f, x, all[0]);
     kernels::expand<double>(f, all[0], all[1]);
