@@ -242,6 +242,27 @@ TEST_CASE("the merged copy of a cache follows every change of the factors") {
   }
 }
 
+TEST_CASE("a cache with a merged copy serves its own layer and copies of it, and no other") {
+  const auto make = [](const PackedWeight<double>& weight, double alpha, Index rank = 2) {
+    return trained(weight, {.rank = rank, .alpha = alpha}, Plan::merged);
+  };
+  const auto weight = packed<double>(12, 9);
+  auto layer = make(weight, 2);
+  auto cache = layer.make_cache(5);
+  const Step<double> expected(layer, 5, cache);
+  const PackedWeight<double> other_weight(test::random_matrix<double>(12, 9, 8));
+  for (auto other : {make(weight, 8), make(other_weight, 2), make(packed<double>(20, 30), 2)}) {
+    CHECK(test::message_of<loraplus::StateError>([&] { Step<double>(other, 5, cache); }) ==
+          "LoraLinear: the cache was made for another layer or plan");
+  }
+  auto copy = layer;
+  CHECK(test::same_bits(Step<double>(copy, 5, cache).y, expected.y));
+  copy.set_factors(layer.factors().a() * 2, layer.factors().b());
+  auto cache_of_copy = copy.make_cache(5);
+  CHECK(test::same_bits(Step<double>(copy, 5, cache).y, Step<double>(copy, 5, cache_of_copy).y));
+  CHECK(test::same_bits(Step<double>(layer, 5, cache).y, expected.y));
+}
+
 TEST_CASE("a backward pass uses the plan of its forward pass") {
   auto layer = trained(packed<double>(12, 9), {.rank = 2}, Plan::merged);
   auto cache = layer.make_cache(5);

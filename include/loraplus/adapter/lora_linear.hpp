@@ -6,13 +6,15 @@
 #include <loraplus/adapter/plan.hpp>
 #include <loraplus/frozen/frozen_linear.hpp>
 #include <loraplus/frozen/shared_weight.hpp>
+#include <memory>
 #include <optional>
 
 namespace loraplus {
 
 namespace detail {
 
-/// W + s B A for the merged plan, and the factors that are in it; nothing where W has no such copy.
+/// W + s B A for the merged plan, the factors that are in it, and the identity of the layer whose W
+/// and s these are; nothing where W has no such copy.
 template <FrozenWeight Frozen>
 struct MergedCopy {};
 
@@ -21,6 +23,8 @@ struct MergedCopy<Frozen> {
   typename Frozen::Merged weight;
   RowMajorMatrix<typename Frozen::Scalar> a;  // r x in
   Matrix<typename Frozen::Scalar> b;          // out x r
+  std::shared_ptr<const char> identity;
+  bool is_filled = false;  // a and b are in weight
 };
 
 }  // namespace detail
@@ -118,10 +122,7 @@ class LoraLinear {
     Cache cache;
     if constexpr (MergesLowRank<Frozen>) {
       if (plan(largest_batch) == Plan::merged) {
-        constexpr Scalar none = std::numeric_limits<Scalar>::quiet_NaN();
-        cache.merged = {weight().make_merged(),
-                        RowMajorMatrix<Scalar>::Constant(rank(), in_features(), none),
-                        Matrix<Scalar>::Constant(out_features(), rank(), none)};
+        cache.merged = {weight().make_merged(), factors_.a(), factors_.b(), identity_};
       }
     }
     cache.h.resize(rank(), largest_batch);
@@ -261,7 +262,7 @@ class LoraLinear {
   bool forward_merged(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
     if constexpr (MergesLowRank<Frozen>) {
       if (cache.plan != Plan::merged) return false;
-      require_cache(cache.merged.has_value());
+      require_cache(cache.merged.has_value() && cache.merged->identity == identity_);
       refresh(*cache.merged);
       cache.merged->weight.forward(x, y);
       base_.add_trained_bias(y);
@@ -283,10 +284,11 @@ class LoraLinear {
   /// Merges the factors into the copy, unless it has them already. Comparing them costs little
   /// beside a product, and no change of theirs can be missed.
   void refresh(detail::MergedCopy<Frozen>& copy) const {
-    if (copy.a == factors_.a() && copy.b == factors_.b()) return;
+    if (copy.is_filled && copy.a == factors_.a() && copy.b == factors_.b()) return;
     weight().merge(scaling(), factors_.b(), factors_.a().transpose(), copy.weight);
     copy.a = factors_.a();
     copy.b = factors_.b();
+    copy.is_filled = true;
   }
 
   void require_unmerged(const char* what) const {
@@ -311,6 +313,8 @@ class LoraLinear {
   Plan plan_ = Plan::automatic;
   Index samples_per_update_ = 0;                // 0: those of each batch
   std::optional<SharedWeight<Scalar>> merged_;  // W + s B A
+  // One for a layer and its copies, which have W and s in common.
+  std::shared_ptr<const char> identity_ = std::make_shared<const char>();
 };
 
 }  // namespace loraplus
