@@ -242,6 +242,34 @@ TEST_CASE("the merged copy of a cache follows every change of the factors") {
   }
 }
 
+/// A packed weight that counts its merges.
+struct CountingWeight : PackedWeight<double> {
+  int* merges;
+
+  CountingWeight(const PackedWeight<double>& weight, int* count)
+      : PackedWeight<double>(weight), merges(count) {}
+
+  void merge(double s, loraplus::ConstMatrixView<double> b, loraplus::ConstMatrixView<double> at,
+             Merged& merged) const {
+    ++*merges;
+    PackedWeight<double>::merge(s, b, at, merged);
+  }
+};
+
+TEST_CASE("the factors are merged once for each update of them, whatever is computed meanwhile") {
+  int merges = 0;
+  auto layer = trained(CountingWeight(packed<double>(12, 9), &merges), {.rank = 2}, Plan::merged);
+  loraplus::Optimizer optimizer(loraplus::Sgd{.learning_rate = 0.1}, layer);
+  auto cache = layer.make_cache(5);
+  for (int update = 1; update <= 3; ++update) {
+    for (const Index n : {5, 1, 3}) {  // with gradient accumulation, say
+      Step<double>(layer, n, cache);
+      CHECK(merges == update);
+    }
+    optimizer.step(layer);
+  }
+}
+
 TEST_CASE("a cache with a merged copy serves its own layer and copies of it, and no other") {
   const auto make = [](const PackedWeight<double>& weight, double alpha, Index rank = 2) {
     return trained(weight, {.rank = rank, .alpha = alpha}, Plan::merged);

@@ -1,5 +1,6 @@
 #include <loraplus/frozen/packed_weight.hpp>
 #include <loraplus/frozen/shared_weight.hpp>
+#include <loraplus/frozen/weight_view.hpp>
 #include <thread>
 #include <vector>
 
@@ -91,7 +92,8 @@ TEMPLATE_TEST_CASE("a packed weight of any shape computes W x + b + F h and W' d
   const Index ranks[] = {0, 1, 8, 32, 33, 70};
   for (int i = 0; i < 48; ++i) {
     const Index largest = i % 4 == 0 ? 200 : 50;
-    require_products<TestType>(draw(largest), draw(largest), draw(largest), ranks[i % 6]);
+    const Index rank = i % 2 == 0 ? draw(largest) : ranks[i / 2 % 6];
+    require_products<TestType>(draw(largest), draw(largest), draw(largest), rank);
   }
   for (const Index rank : ranks) {
     for (const Index n : {1, 17}) {
@@ -265,6 +267,37 @@ TEMPLATE_TEST_CASE("a merged copy computes with W + s B A, whatever was merged b
       CHECK(test::same_bits(loraplus::to_matrix(weight), w));
     }
   }
+}
+
+TEST_CASE("a copy that another weight made is not merged into") {
+  const Matrix<float> w = Matrix<float>::Zero(20, 15), at(15, 2), b(20, 2);
+  const auto weight = pack(w, {}, Copies::two);
+  auto other = pack(w, {}, Copies::one).make_merged();
+  CHECK(test::message_of<loraplus::StateError>([&] { weight.merge(1, b, at, other); }) ==
+        "PackedWeight::merge: the copy was made by another weight");
+  auto larger = pack(Matrix<float>::Zero(21, 15).eval(), {}, Copies::two).make_merged();
+  CHECK(test::message_of<loraplus::ShapeError>([&] { weight.merge(1, b, at, larger); }) ==
+        "kernels::merge: to must be 20 x 15, found 21 x 15");
+}
+
+TEST_CASE("every weight refuses batches of other shapes") {
+  const Matrix<float> w = Matrix<float>::Zero(20, 15), x(15, 5), dy(20, 5);
+  const auto require_refusals = [&](const auto& weight) {
+    Matrix<float> y(20, 5), dx(15, 5), wrong(17, 5), wide(20, 6);
+    const auto refuses = [](auto&& product) {
+      return !test::message_of<loraplus::ShapeError>(product).empty();
+    };
+    CHECK(refuses([&] { weight.forward(wrong, y); }));
+    CHECK(refuses([&] { weight.forward(x, wrong); }));
+    CHECK(refuses([&] { weight.forward(x, wide); }));
+    CHECK(refuses([&] { weight.backward(wrong, dx); }));
+    CHECK(refuses([&] { weight.backward(dy, wrong); }));
+  };
+  require_refusals(pack(w, {}, Copies::one));
+  require_refusals(pack(w, {}, Copies::two));
+  require_refusals(pack(w, {}, Copies::two).make_merged());
+  require_refusals(loraplus::SharedWeight<float>(w));
+  require_refusals(loraplus::WeightView(w));
 }
 
 TEST_CASE("many threads multiply by one packed weight at once, with unchanged results") {

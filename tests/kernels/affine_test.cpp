@@ -1,4 +1,5 @@
 #include <loraplus/kernels/affine.hpp>
+#include <loraplus/kernels/gradient_product.hpp>
 
 #include "support/catch.hpp"
 #include "support/exact.hpp"
@@ -31,7 +32,7 @@ TEMPLATE_TEST_CASE("the dense products equal the sums that define them", "", flo
         Vector<Scalar> db_found = b;
         loraplus::kernels::affine<Scalar>(w, ConstVectorView<Scalar>(b.data(), out), x, y_found);
         loraplus::kernels::affine_backward<Scalar>(w, dy, dx_found);
-        loraplus::kernels::accumulate_weight_gradient<Scalar>(x, dy, dw_found);
+        loraplus::kernels::accumulate<Scalar>(dy, x, dw_found);
         loraplus::kernels::accumulate_bias_gradient(dy, db_found);
         CHECK(y_biased.error(y_found) <= 1);
         CHECK(dx.error(dx_found) <= 1);

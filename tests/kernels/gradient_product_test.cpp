@@ -28,7 +28,7 @@ struct Problem {
 
   Matrix<Scalar> product() const {
     Matrix<Scalar> g = before;
-    kernels::accumulate_gradient<Scalar>(x, h, g);
+    kernels::accumulate<Scalar>(x, h, g);
     return g;
   }
 
@@ -81,12 +81,11 @@ TEMPLATE_TEST_CASE("a coefficient of a gradient depends on its own row and colum
     const Matrix<Scalar> together = problem.product();
     Matrix<Scalar> columns = problem.before, rows = problem.before;
     for (Index j = 0; j < shape.cols; ++j) {
-      kernels::accumulate_gradient<Scalar>(problem.x, problem.h.middleRows(j, 1), columns.col(j));
+      kernels::accumulate<Scalar>(problem.x, problem.h.middleRows(j, 1), columns.col(j));
     }
     CHECK(test::same_values(columns, together));
     for (Index i = 0; i < shape.rows; ++i) {
-      kernels::accumulate_gradient<Scalar>(problem.x.middleRows(i, 1), problem.h,
-                                           rows.middleRows(i, 1));
+      kernels::accumulate<Scalar>(problem.x.middleRows(i, 1), problem.h, rows.middleRows(i, 1));
     }
     CHECK(test::same_values(rows, together));
   }
@@ -98,9 +97,9 @@ TEMPLATE_TEST_CASE("a gradient over two batches is that over both at once, bit f
   for (const Index first : {1, 7, 256, 299}) {
     const Problem<Scalar> problem({40, copy_cols, 300});
     Matrix<Scalar> g = problem.before;
-    kernels::accumulate_gradient<Scalar>(problem.x.leftCols(first), problem.h.leftCols(first), g);
-    kernels::accumulate_gradient<Scalar>(problem.x.rightCols(300 - first),
-                                         problem.h.rightCols(300 - first), g);
+    kernels::accumulate<Scalar>(problem.x.leftCols(first), problem.h.leftCols(first), g);
+    kernels::accumulate<Scalar>(problem.x.rightCols(300 - first), problem.h.rightCols(300 - first),
+                                g);
     CHECK(test::same_values(g, problem.product()));
   }
 }
@@ -113,7 +112,7 @@ TEMPLATE_TEST_CASE("a gradient reads and writes blocks, and nothing around them"
     const Problem<Scalar> problem(shape);
     const test::Guarded<Scalar> x(problem.x), h(problem.h);
     test::Guarded<Scalar> g(problem.before, Scalar(7));
-    kernels::accumulate_gradient<Scalar>(x.view(), h.view(), g.view());
+    kernels::accumulate<Scalar>(x.view(), h.view(), g.view());
     CHECK(test::same_values(g.view(), problem.product()));
     CHECK(g.is_intact());
   }
@@ -126,7 +125,7 @@ TEMPLATE_TEST_CASE("a gradient reads nothing behind its factors", "", float, dou
     for (const Index cols : {Index{5}, copy_cols + 1}) {
       const Problem<Scalar> problem({rows, cols, 11});
       test::Tight<Scalar> x(problem.x), h(problem.h), g(problem.before);
-      kernels::accumulate_gradient<Scalar>(x.view(), h.view(), g.view());
+      kernels::accumulate<Scalar>(x.view(), h.view(), g.view());
       CHECK(test::same_values(g.view(), problem.product()));
     }
   }

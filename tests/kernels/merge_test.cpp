@@ -1,6 +1,7 @@
 #include <loraplus/kernels/merge.hpp>
 
 #include "support/catch.hpp"
+#include "support/errors.hpp"
 #include "support/exact.hpp"
 #include "support/guarded.hpp"
 #include "support/matrices.hpp"
@@ -54,6 +55,23 @@ TEMPLATE_TEST_CASE("a factor of zeros leaves the bits of M", "", float, double) 
   PackedMatrix<Scalar> to(Matrix<Scalar>::Ones(37, 29));
   kernels::merge<Scalar>(packed, Scalar(1.7), factor, Matrix<Scalar>::Zero(29, 5).eval(), to);
   CHECK(test::same_bits(unpacked(to), m));
+  kernels::merge<Scalar>(PackedMatrix<Scalar>(2 * m), Scalar(1), Matrix<Scalar>(37, 0),
+                         Matrix<Scalar>(29, 0), to);  // and so do factors of no columns
+  CHECK(test::same_bits(unpacked(to), (2 * m).eval()));
+}
+
+TEST_CASE("a merge refuses other shapes and names the matrix") {
+  const PackedMatrix<float> m(Matrix<float>::Zero(7, 4));
+  const auto message = [&](Index f_rows, Index g_rows, Index g_cols, Index to_rows) {
+    return test::message_of<loraplus::ShapeError>([&] {
+      PackedMatrix<float> to(Matrix<float>::Zero(to_rows, 4));
+      kernels::merge<float>(m, 1, Matrix<float>(f_rows, 3), Matrix<float>(g_rows, g_cols), to);
+    });
+  };
+  CHECK(message(6, 4, 3, 7) == "kernels::merge: f must be 7 x 3, found 6 x 3");
+  CHECK(message(7, 5, 3, 7) == "kernels::merge: g must be 4 x 3, found 5 x 3");
+  CHECK(message(7, 4, 2, 7) == "kernels::merge: g must be 4 x 3, found 4 x 2");
+  CHECK(message(7, 4, 3, 8) == "kernels::merge: to must be 7 x 4, found 8 x 4");
 }
 
 TEMPLATE_TEST_CASE("NaN and infinity in a factor reach their row or column of a merge", "", float,

@@ -4,6 +4,7 @@
 #include <loraplus/frozen/packed_weight.hpp>
 #include <loraplus/optim/adam.hpp>
 #include <loraplus/optim/optimizer.hpp>
+#include <set>
 
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
@@ -63,6 +64,30 @@ TEST_CASE("a product takes as many threads as its work is worth and Eigen allows
   CHECK(kernels::choose_threads(100 * kernels::smallest_share) == 1);
 }
 
+TEST_CASE("a team runs each task once, and deals them out to all of its threads") {
+  for (const int threads : {1, 2, 3}) {
+    for (const Index count : {0, 1, 2, 7, 100}) {
+      CAPTURE(threads, count);
+      std::vector<int> runs(static_cast<std::size_t>(count), 0);
+      std::vector<int> workers(static_cast<std::size_t>(count), 0);
+      const kernels::Team team(threads);
+      team.start([&] {
+        team.share(count, [&](Index i) {
+          ++runs[static_cast<std::size_t>(i)];
+#ifdef _OPENMP
+          workers[static_cast<std::size_t>(i)] = omp_get_thread_num();
+#endif
+        });
+      });
+      CHECK(std::all_of(runs.begin(), runs.end(), [](int each) { return each == 1; }));
+#ifdef _OPENMP
+      const std::set<int> distinct(workers.begin(), workers.end());
+      CHECK(static_cast<Index>(distinct.size()) == std::min<Index>(count, threads));
+#endif
+    }
+  }
+}
+
 TEST_CASE("a training step has the same bits for any number of threads") {
   struct Shape {
     Index out, in, n;
@@ -98,7 +123,7 @@ TEST_CASE("the thin products and the dense ones have the same bits for any numbe
     kernels::project<double>(0.5, f, x, all[0]);
     kernels::expand<double>(f, all[0], all[1]);
     kernels::accumulate<double>(x, all[0], all[2]);
-    const kernels::ColumnMajorFactor<double> factor({f.data(), rows}, rows, r, true);
+    const kernels::ColumnMajorFactor<double> factor(f, true);
     kernels::multiply<double>(factor, all[0], all[3]);
     return all;
   };

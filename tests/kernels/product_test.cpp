@@ -1,6 +1,7 @@
 #include <loraplus/kernels/product.hpp>
 
 #include "support/catch.hpp"
+#include "support/errors.hpp"
 #include "support/exact.hpp"
 #include "support/guarded.hpp"
 #include "support/matrices.hpp"
@@ -10,6 +11,7 @@ namespace kernels = loraplus::kernels;
 using kernels::ColumnMajorFactor;
 using kernels::PackedFactor;
 using kernels::PackedMatrix;
+using loraplus::ConstVectorView;
 using loraplus::Index;
 using loraplus::Matrix;
 using loraplus::Vector;
@@ -33,18 +35,16 @@ struct Problem {
         h(test::random_matrix<Scalar>(shape.rank, shape.n, 4)),
         b(test::random_vector<Scalar>(shape.out, 5)) {}
 
-  kernels::LowRankTerm<Scalar> term(const Matrix<Scalar>& right) const {
-    return {{f.data(), f.outerStride()}, {right.data(), right.outerStride()}, f.cols()};
-  }
+  kernels::LowRankTerm<Scalar> term(const Matrix<Scalar>& right) const { return {f, right}; }
 
-  ColumnMajorFactor<Scalar> columns(bool is_copied) const {
-    return {{m.data(), m.outerStride()}, m.rows(), m.cols(), is_copied};
-  }
+  ConstVectorView<Scalar> bias() const { return {b.data(), b.size()}; }
+
+  ColumnMajorFactor<Scalar> columns(bool is_copied) const { return {m, is_copied}; }
 
   template <typename Factor>
   Matrix<Scalar> product(const Factor& factor) const {
     Matrix<Scalar> y = Matrix<Scalar>::Constant(m.rows(), x.cols(), Scalar(7));
-    kernels::multiply<Scalar>(factor, x, y, b.data(), term(h));
+    kernels::multiply<Scalar>(factor, x, y, bias(), term(h));
     return y;
   }
 
@@ -83,6 +83,8 @@ TEST_CASE("a product with packets of one scalar is right too") {
   require_product<long double>({13, 9, 11, 3});
   require_product<long double>({1, 300, 5, 0});
   require_product<long double>({40, 1, 1, 32});
+  require_product<Eigen::half>({13, 9, 11, 3});
+  require_product<Eigen::bfloat16>({40, 9, 11, 3});
 }
 
 TEMPLATE_TEST_CASE("a product is right on both sides of every boundary between blocks", "", float,
@@ -139,7 +141,7 @@ TEMPLATE_TEST_CASE("a sample of a batch is the product of that sample alone, bit
     for (Index j = 0; j < shape.n; ++j) {
       const Matrix<Scalar> h = problem.h.col(j);
       kernels::multiply<Scalar>(PackedFactor(packed), problem.x.col(j), alone.col(j),
-                                problem.b.data(), problem.term(h));
+                                problem.bias(), problem.term(h));
     }
     CHECK(test::same_values(alone, batch));
   }
@@ -157,16 +159,13 @@ TEMPLATE_TEST_CASE("a product reads and writes blocks of larger matrices, and no
     const test::Guarded<Scalar> m(problem.m), x(problem.x), f(problem.f), h(problem.h);
     const Matrix<Scalar> zero = Matrix<Scalar>::Zero(shape.out, shape.n);
     test::Guarded<Scalar> y(zero, Scalar(7)), y_columns(zero, Scalar(7));
-    const kernels::LowRankTerm<Scalar> term{{f.view().data(), f.view().outerStride()},
-                                            {h.view().data(), h.view().outerStride()},
-                                            shape.rank};
-    kernels::multiply<Scalar>(PackedFactor(packed), x.view(), y.view(), problem.b.data(), term);
+    const kernels::LowRankTerm<Scalar> term{f.view(), h.view()};
+    kernels::multiply<Scalar>(PackedFactor(packed), x.view(), y.view(), problem.bias(), term);
     CHECK(test::same_values(y.view(), expected));
     CHECK(y.is_intact());
     for (const bool is_copied : {false, true}) {
-      const ColumnMajorFactor<Scalar> columns({m.view().data(), m.view().outerStride()}, shape.out,
-                                              shape.in, is_copied);
-      kernels::multiply<Scalar>(columns, x.view(), y_columns.view(), problem.b.data(), term);
+      const ColumnMajorFactor<Scalar> columns(m.view(), is_copied);
+      kernels::multiply<Scalar>(columns, x.view(), y_columns.view(), problem.bias(), term);
       CHECK(test::same_values(y_columns.view(), expected));
       CHECK(y_columns.is_intact());
     }
@@ -181,9 +180,10 @@ TEMPLATE_TEST_CASE("a product reads nothing behind its factors", "", float, doub
     test::Tight<Scalar> m(problem.m), x(problem.x), f(problem.f), h(problem.h), b(problem.b),
         y(Matrix<Scalar>::Zero(out, 11));
     for (const bool is_copied : {false, true}) {
-      const ColumnMajorFactor<Scalar> columns({m.view().data(), out}, out, 21, is_copied);
-      kernels::multiply<Scalar>(columns, x.view(), y.view(), b.view().data(),
-                                {{f.view().data(), out}, {h.view().data(), 3}, 3});
+      const ColumnMajorFactor<Scalar> columns(m.view(), is_copied);
+      kernels::multiply<Scalar>(columns, x.view(), y.view(),
+                                ConstVectorView<Scalar>(b.view().data(), out),
+                                {f.view(), h.view()});
       CHECK(test::same_values(y.view(), problem.product(columns)));
     }
   }
@@ -233,4 +233,26 @@ TEMPLATE_TEST_CASE("NaN and infinity reach the outputs they belong to, and no ot
       }
     }
   }
+}
+
+TEST_CASE("a product refuses other shapes and names the matrix") {
+  const Problem<float> problem({7, 4, 5, 3});
+  const PackedMatrix<float> packed(problem.m);
+  const PackedFactor factor(packed);
+  Matrix<float> y(7, 5);
+  const auto message = [&](const Matrix<float>& x, Matrix<float>& to, const Vector<float>& b,
+                           const Matrix<float>& f, const Matrix<float>& h) {
+    return test::message_of<loraplus::ArgumentError>([&] {
+      kernels::multiply<float>(factor, x, to, ConstVectorView<float>(b.data(), b.size()), {f, h});
+    });
+  };
+  const auto& [m, x, f, h, b] = problem;
+  Matrix<float> low(6, 5);
+  CHECK(message(low, y, b, f, h) == "kernels::multiply: x must be 4 x 5, found 6 x 5");
+  CHECK(message(x, low, b, f, h) == "kernels::multiply: y must be 7 x 5, found 6 x 5");
+  CHECK(message(x, y, b.head(6), f, h) == "kernels::multiply: b must be 7 x 1, found 6 x 1");
+  CHECK(message(x, y, b, f.topRows(6), h) == "kernels::multiply: f must be 7 x 3, found 6 x 3");
+  CHECK(message(x, y, b, f, h.leftCols(4)) == "kernels::multiply: h must be 3 x 5, found 3 x 4");
+  CHECK(message(x, y, b, Matrix<float>(7, 33), Matrix<float>(33, 5)) ==
+        "kernels::multiply: the rank of a term must be at most fused_rank, found 33");
 }

@@ -1,6 +1,7 @@
 #include <loraplus/kernels/transposed_product.hpp>
 
 #include "support/catch.hpp"
+#include "support/errors.hpp"
 #include "support/exact.hpp"
 #include "support/guarded.hpp"
 #include "support/matrices.hpp"
@@ -9,8 +10,10 @@
 namespace kernels = loraplus::kernels;
 using kernels::DotFactor;
 using kernels::PackedMatrix;
+using loraplus::ConstVectorView;
 using loraplus::Index;
 using loraplus::Matrix;
+using loraplus::Vector;
 
 namespace {
 
@@ -18,29 +21,34 @@ struct Shape {
   Index rows, cols, n;
 };
 
-/// y = s M' x, or y += s M' x, at random, and what it should be.
+/// y = s M' x, or b + s M' x, at random, and what it should be.
 template <typename Scalar>
 struct Problem {
-  Matrix<Scalar> m, x, before;
+  Matrix<Scalar> m, x;
+  Vector<Scalar> b;
   Scalar s = Scalar(1.7);
 
   explicit Problem(const Shape& shape)
       : m(test::random_matrix<Scalar>(shape.rows, shape.cols, 1)),
         x(test::random_matrix<Scalar>(shape.rows, shape.n, 2)),
-        before(test::random_matrix<Scalar>(shape.cols, shape.n, 3)) {}
+        b(test::random_vector<Scalar>(shape.cols, 3)) {}
 
-  DotFactor<Scalar> columns() const { return {{m.data(), m.outerStride()}, m.rows(), m.cols()}; }
+  DotFactor<Scalar> columns() const { return DotFactor<Scalar>(m); }
 
-  Matrix<Scalar> product(const DotFactor<Scalar>& factor, bool keep) const {
-    Matrix<Scalar> y = before;
-    kernels::multiply_transposed<Scalar>(factor, s, x, y, keep);
+  ConstVectorView<Scalar> bias(bool has_bias) const {
+    return {b.data(), has_bias ? b.size() : Index{0}};
+  }
+
+  Matrix<Scalar> product(const DotFactor<Scalar>& factor, bool has_bias) const {
+    Matrix<Scalar> y = Matrix<Scalar>::Constant(m.cols(), x.cols(), Scalar(7));
+    kernels::multiply_transposed<Scalar>(factor, s, x, y, bias(has_bias));
     return y;
   }
 
-  test::Exact<Scalar> exact(bool keep) const {
+  test::Exact<Scalar> exact(bool has_bias) const {
     test::Exact<Scalar> sum(m.cols(), x.cols());
     sum.add(m.transpose(), x, s);
-    if (keep) sum.add(before);
+    if (has_bias) sum.add(b);
     return sum;
   }
 };
@@ -51,11 +59,11 @@ void require_product(const Shape& shape) {
   const auto& [rows, cols, n] = shape;
   const Problem<Scalar> problem(shape);
   const PackedMatrix<Scalar> packed(problem.m);
-  for (const bool keep : {false, true}) {
-    CAPTURE(rows, cols, n, keep);
-    const Matrix<Scalar> y = problem.product(problem.columns(), keep);
-    CHECK(problem.exact(keep).error(y) <= 1);
-    CHECK(test::same_values(problem.product(DotFactor<Scalar>(packed), keep), y));
+  for (const bool has_bias : {false, true}) {
+    CAPTURE(rows, cols, n, has_bias);
+    const Matrix<Scalar> y = problem.product(problem.columns(), has_bias);
+    CHECK(problem.exact(has_bias).error(y) <= 1);
+    CHECK(test::same_values(problem.product(DotFactor<Scalar>(packed), has_bias), y));
   }
 }
 
@@ -102,19 +110,20 @@ TEMPLATE_TEST_CASE("a sample of a batch is the transposed product of that sample
                             Shape{2501, copy_cols + 1, 8}, Shape{5, 1, 40}}) {
     CAPTURE(shape.rows, shape.cols, shape.n);
     const Problem<Scalar> problem(shape);
-    for (const bool keep : {false, true}) {
-      const Matrix<Scalar> batch = problem.product(problem.columns(), keep);
-      Matrix<Scalar> alone = problem.before;
+    for (const bool has_bias : {false, true}) {
+      const Matrix<Scalar> batch = problem.product(problem.columns(), has_bias);
+      Matrix<Scalar> alone(shape.cols, shape.n);
       for (Index j = 0; j < shape.n; ++j) {
         kernels::multiply_transposed<Scalar>(problem.columns(), problem.s, problem.x.col(j),
-                                             alone.col(j), keep);
+                                             alone.col(j), problem.bias(has_bias));
       }
       CHECK(test::same_values(alone, batch));
       // and a coefficient does not depend on the other columns of M: copied or not, whatever tile
       for (const Index i : {Index{0}, shape.cols / 2, shape.cols - 1}) {
-        Matrix<Scalar> row = problem.before.row(i);
-        kernels::multiply_transposed<Scalar>({{problem.m.col(i).data(), shape.rows}, shape.rows, 1},
-                                             problem.s, problem.x, row, keep);
+        Matrix<Scalar> row(1, shape.n);
+        kernels::multiply_transposed<Scalar>(
+            DotFactor<Scalar>(problem.m.col(i)), problem.s, problem.x, row,
+            ConstVectorView<Scalar>(&problem.b(i), has_bias ? 1 : 0));
         CHECK(test::same_values(row, batch.row(i)));
       }
     }
@@ -126,15 +135,14 @@ TEMPLATE_TEST_CASE("a transposed product reads and writes blocks, and nothing ar
   using Scalar = TestType;
   for (const auto& shape :
        {Shape{1, 1, 1}, Shape{37, 5, 9}, Shape{33, copy_cols + 1, 10}, Shape{16, copy_cols, 1}}) {
-    for (const bool keep : {false, true}) {
-      CAPTURE(shape.rows, shape.cols, shape.n, keep);
+    for (const bool has_bias : {false, true}) {
+      CAPTURE(shape.rows, shape.cols, shape.n, has_bias);
       const Problem<Scalar> problem(shape);
-      const Matrix<Scalar> expected = problem.product(problem.columns(), keep);
+      const Matrix<Scalar> expected = problem.product(problem.columns(), has_bias);
       const test::Guarded<Scalar> m(problem.m), x(problem.x);
-      test::Guarded<Scalar> y(problem.before, Scalar(7));
-      kernels::multiply_transposed<Scalar>(
-          {{m.view().data(), m.view().outerStride()}, shape.rows, shape.cols}, problem.s, x.view(),
-          y.view(), keep);
+      test::Guarded<Scalar> y(Matrix<Scalar>::Zero(shape.cols, shape.n), Scalar(7));
+      kernels::multiply_transposed<Scalar>(DotFactor<Scalar>(m.view()), problem.s, x.view(),
+                                           y.view(), problem.bias(has_bias));
       CHECK(test::same_values(y.view(), expected));
       CHECK(y.is_intact());
     }
@@ -147,23 +155,24 @@ TEMPLATE_TEST_CASE("a transposed product reads nothing behind its factors", "", 
   for (const Index rows : {size - 1, size + 1, 4 * size - 1, 4 * size}) {
     for (const Index cols : {Index{5}, copy_cols + 1}) {
       const Problem<Scalar> problem({rows, cols, 11});
-      test::Tight<Scalar> m(problem.m), x(problem.x), y(problem.before);
-      kernels::multiply_transposed<Scalar>({{m.view().data(), rows}, rows, cols}, problem.s,
-                                           x.view(), y.view());
-      CHECK(test::same_values(y.view(), problem.product(problem.columns(), false)));
+      test::Tight<Scalar> m(problem.m), x(problem.x), y(Matrix<Scalar>::Zero(cols, 11)),
+          b(problem.b);
+      kernels::multiply_transposed<Scalar>(DotFactor<Scalar>(m.view()), problem.s, x.view(),
+                                           y.view(),
+                                           ConstVectorView<Scalar>(b.view().data(), cols));
+      CHECK(test::same_values(y.view(), problem.product(problem.columns(), true)));
     }
   }
 }
 
-TEMPLATE_TEST_CASE("a transposed product over no rows is zero, or what was there", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("a transposed product over no rows is zero, or the bias", "", float, double) {
   using Scalar = TestType;
   for (const Index cols : {Index{5}, copy_cols + 1}) {
     const Problem<Scalar> problem({0, cols, 9});
     const PackedMatrix<Scalar> packed(problem.m);
     for (const auto& factor : {problem.columns(), DotFactor<Scalar>(packed)}) {
       CHECK((problem.product(factor, false).array() == 0).all());
-      CHECK(problem.product(factor, true) == problem.before);
+      CHECK(problem.product(factor, true) == problem.b.replicate(1, 9));
     }
     require_product<Scalar>({9, cols, 0});
   }
@@ -180,17 +189,35 @@ TEMPLATE_TEST_CASE("NaN and infinity reach the sums they are in, and no other", 
         for (int where = 0; where < 3; ++where) {
           CAPTURE(bad, cols, at, where);
           Problem<Scalar> problem({19, cols, 19});
-          Matrix<Scalar>* const matrices[] = {&problem.m, &problem.x, &problem.before};
-          (*matrices[where])(at, at) = bad;
+          Matrix<Scalar>* const matrices[] = {&problem.m, &problem.x};
+          if (where < 2) {
+            (*matrices[where])(at, at) = bad;
+          } else {
+            problem.b(at) = bad;
+          }
           const PackedMatrix<Scalar> packed(problem.m);
-          for (const bool keep : {false, true}) {
-            const auto exact = problem.exact(keep);
-            CHECK(exact.value().allFinite() == (where == 2 && !keep));
-            CHECK(exact.same_specials(problem.product(problem.columns(), keep)));
-            CHECK(exact.same_specials(problem.product(DotFactor<Scalar>(packed), keep)));
+          for (const bool has_bias : {false, true}) {
+            const auto exact = problem.exact(has_bias);
+            CHECK(exact.value().allFinite() == (where == 2 && !has_bias));
+            CHECK(exact.same_specials(problem.product(problem.columns(), has_bias)));
+            CHECK(exact.same_specials(problem.product(DotFactor<Scalar>(packed), has_bias)));
           }
         }
       }
     }
   }
+}
+
+TEST_CASE("a transposed product refuses other shapes and names the matrix") {
+  const Problem<float> problem({7, 4, 5});
+  const auto message = [&](const Matrix<float>& x, Matrix<float> y, Index bias) {
+    return test::message_of<loraplus::ShapeError>([&] {
+      kernels::multiply_transposed<float>(problem.columns(), 1, x, y, {problem.b.data(), bias});
+    });
+  };
+  const std::string where = "kernels::multiply_transposed: ";
+  CHECK(message(Matrix<float>(6, 5), Matrix<float>(4, 5), 4) ==
+        where + "x must be 7 x 5, found 6 x 5");
+  CHECK(message(problem.x, Matrix<float>(4, 6), 4) == where + "y must be 4 x 5, found 4 x 6");
+  CHECK(message(problem.x, Matrix<float>(4, 5), 3) == where + "b must be 4 x 1, found 3 x 1");
 }

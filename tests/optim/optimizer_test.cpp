@@ -185,6 +185,47 @@ TEMPLATE_TEST_CASE("an optimizer applies its rule to each parameter by itself", 
   }
 }
 
+/// One tensor of 2500 coefficients, or the same ones as 50 tensors of a column each.
+template <typename Scalar>
+Tensors<Scalar> make_columns(bool whole) {
+  const auto value = test::random_matrix<Scalar>(50, 50, 1);
+  Tensors<Scalar> model;
+  for (Index j = 0; j < (whole ? 1 : 50); ++j) {
+    const Matrix<Scalar> part = whole ? value : value.col(j);
+    model.list.push_back({std::to_string(j), Role::weight, part, 0 * part});
+  }
+  return model;
+}
+
+template <typename Scalar, typename Rule>
+void require_parts_agree(const Rule& rule) {
+  auto whole = make_columns<Scalar>(true), columns = make_columns<Scalar>(false);
+  const OptimizerOptions options{.clip_norm = 20};  // the gradient's norm is about 50
+  Optimizer one(rule, whole, options), many(rule, columns, options);
+  for (unsigned seed = 2; seed < 6; ++seed) {
+    const auto gradient = test::random_matrix<Scalar>(50, 50, seed);
+    whole.list[0].gradient += gradient;
+    for (Index j = 0; j < 50; ++j) {
+      columns.list[static_cast<std::size_t>(j)].gradient += gradient.col(j);
+    }
+    one.step(whole);
+    many.step(columns);
+  }
+  const double tolerance = std::is_same_v<Scalar, float> ? 1e-5 : 1e-13;
+  for (Index j = 0; j < 50; ++j) {
+    const auto& column = columns.list[static_cast<std::size_t>(j)].value;
+    CHECK(test::relative_distance(whole.list[0].value.col(j), column) < tolerance);
+  }
+  CHECK((whole.list[0].gradient.array() == 0).all());
+}
+
+TEMPLATE_TEST_CASE("a large parameter moves as its columns would, each by itself", "", float,
+                   double) {
+  require_parts_agree<TestType>(Sgd{.learning_rate = 0.1, .weight_decay = 0.1});
+  require_parts_agree<TestType>(Sgd{.learning_rate = 0.1, .momentum = 0.9});
+  require_parts_agree<TestType>(loraplus::AdamW{.learning_rate = 0.1, .weight_decay = 0.1});
+}
+
 TEST_CASE("an optimizer has one group with the settings of its rule") {
   auto model = make_model<double>();
   const Optimizer optimizer(Sgd{.learning_rate = 0.5, .momentum = 0.25, .weight_decay = 0.125},

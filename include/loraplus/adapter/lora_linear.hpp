@@ -24,7 +24,6 @@ struct MergedCopy<Frozen> {
   RowMajorMatrix<typename Frozen::Scalar> a;  // r x in
   Matrix<typename Frozen::Scalar> b;          // out x r
   std::shared_ptr<const char> identity;
-  bool is_filled = false;  // a and b are in weight
 };
 
 }  // namespace detail
@@ -85,9 +84,10 @@ class LoraLinear {
   void set_enabled(bool enabled) { enabled_ = enabled; }
   bool enabled() const { return enabled_; }
 
-  /// How training steps are computed, from the next make_cache on. The automatic plan is chosen
-  /// for each batch by its samples, or once for all by `samples_per_update`, those from one update
-  /// of the factors to the next: with gradient accumulation, the samples of several batches.
+  /// How training steps are computed, from the next forward pass on; a cache that was made before
+  /// the plan became merged has no merged copy, and is refused. The automatic plan is chosen for
+  /// each batch by its samples, or once for all by `samples_per_update`, those from one update of
+  /// the factors to the next: with gradient accumulation, the samples of several batches.
   /// @throws ArgumentError if the merged plan is asked for and the weight has no merged copies, or
   /// there is dropout, which W + s B A cannot express
   void set_plan(Plan plan, Index samples_per_update = 0) {
@@ -122,7 +122,8 @@ class LoraLinear {
     Cache cache;
     if constexpr (MergesLowRank<Frozen>) {
       if (plan(largest_batch) == Plan::merged) {
-        cache.merged = {weight().make_merged(), factors_.a(), factors_.b(), identity_};
+        cache.merged = {weight().make_merged(), RowMajorMatrix<Scalar>::Zero(rank(), in_features()),
+                        Matrix<Scalar>::Zero(out_features(), rank()), identity_};
       }
     }
     cache.h.resize(rank(), largest_batch);
@@ -284,11 +285,10 @@ class LoraLinear {
   /// Merges the factors into the copy, unless it has them already. Comparing them costs little
   /// beside a product, and no change of theirs can be missed.
   void refresh(detail::MergedCopy<Frozen>& copy) const {
-    if (copy.is_filled && copy.a == factors_.a() && copy.b == factors_.b()) return;
+    if (copy.a == factors_.a() && copy.b == factors_.b()) return;
     weight().merge(scaling(), factors_.b(), factors_.a().transpose(), copy.weight);
     copy.a = factors_.a();
     copy.b = factors_.b();
-    copy.is_filled = true;
   }
 
   void require_unmerged(const char* what) const {

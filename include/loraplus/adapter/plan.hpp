@@ -15,6 +15,8 @@ namespace loraplus {
 ///                                                     out
 ///
 /// c is what the frozen weight asks for a merge (MergesLowRank), 1 or, with two packed copies, 2.
+/// Without dx, as in the first layer of a network, merging saves s r out alone and pays only above
+/// c in samples: a layer does not know who will ask for dx, so there the choice is the user's.
 enum class Plan {
   automatic,  ///< the one with fewer multiply-adds
   unmerged,

@@ -60,11 +60,11 @@ inline void require_argument(bool valid, std::string_view where, std::string_vie
   throw ArgumentError(message.str());
 }
 
-/// Throws ShapeError unless `matrix` is rows x cols.
+/// Throws ShapeError unless `matrix`, which has rows() and cols(), is rows x cols.
 /// @param where the function that was called, @param what the name of the matrix in its signature
-template <typename Derived>
-void require_shape(std::string_view where, std::string_view what,
-                   const Eigen::EigenBase<Derived>& matrix, Index rows, Index cols) {
+template <typename M>
+void require_shape(std::string_view where, std::string_view what, const M& matrix, Index rows,
+                   Index cols) {
   if (matrix.rows() != rows || matrix.cols() != cols) {
     detail::throw_shape_error(where, what, rows, cols, matrix.rows(), matrix.cols());
   }

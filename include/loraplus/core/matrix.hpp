@@ -85,6 +85,9 @@ class ConstMatrixView : public detail::StridedMap<const Matrix<Scalar>> {
  public:
   using Base = detail::StridedMap<const Matrix<Scalar>>;
 
+  /// A view of nothing, 0 x 0.
+  ConstMatrixView() : Base(nullptr, 0, 0, Eigen::OuterStride<>(0)) {}
+
   template <detail::EigenMatrix Derived>
   ConstMatrixView(const Derived& batch)  // NOLINT(google-explicit-constructor): a view
       : Base(detail::map_batch<const Matrix<Scalar>>(batch)) {}

@@ -55,8 +55,8 @@ concept AddsLowRank = FrozenWeight<W> &&
 };
 
 /// A frozen weight with copies that follow an adapter, for a training step that merges the adapter
-/// once and then computes with W + s B A: make_merged() gives a copy with the two products of a
-/// frozen weight, merge(s, b, at, copy) writes it (B is out x r, A' is in x r) and allocates
+/// once and then computes with W + s B A: make_merged() gives a copy of W with the two products of
+/// a frozen weight, merge(s, b, at, copy) writes it (B is out x r, A' is in x r) and allocates
 /// nothing, merge_cost() tells the multiply-adds of that, in units of r x in x out.
 template <typename W>
 concept MergesLowRank = FrozenWeight<W> &&

@@ -57,6 +57,9 @@ class PackedDirections {
   /// to = W + s B A. @param b out x r, @param at in x r: A'
   void merge(Scalar s, ConstMatrixView<Scalar> b, ConstMatrixView<Scalar> at,
              PackedDirections& to) const {
+    if (w_.has_value() != to.w_.has_value() || wt_.has_value() != to.wt_.has_value()) {
+      throw StateError("PackedWeight::merge: the copy was made by another weight");
+    }
     if (w_) kernels::merge<Scalar>(*w_, s, b, at, *to.w_);
     if (wt_) kernels::merge<Scalar>(*wt_, s, at, b, *to.wt_);
   }
@@ -72,21 +75,15 @@ class PackedDirections {
   static void multiply(const std::optional<Packed>& m, const std::optional<Packed>& transposed,
                        ConstMatrixView<Scalar> x, MatrixView<Scalar> y, ConstVectorView<Scalar> b,
                        ConstMatrixView<Scalar> f, ConstMatrixView<Scalar> h) {
-    const Index rank = f.cols();
-    const Scalar* bias = b.size() == 0 ? nullptr : b.data();
-    if (m && rank <= kernels::fused_rank) {
-      const kernels::LowRankTerm<Scalar> term{
-          {f.data(), f.outerStride()}, {h.data(), h.outerStride()}, rank};
-      return kernels::multiply<Scalar>(kernels::PackedFactor(*m), x, y, bias, term);
-    }
+    using Term = kernels::LowRankTerm<Scalar>;
+    const bool is_fused = m && f.cols() <= kernels::fused_rank;
     if (m) {
-      kernels::multiply<Scalar>(kernels::PackedFactor(*m), x, y, bias);
+      kernels::multiply<Scalar>(kernels::PackedFactor(*m), x, y, b, is_fused ? Term{f, h} : Term{});
     } else {
-      if (bias != nullptr) y.colwise() = b;
       kernels::multiply_transposed<Scalar>(kernels::DotFactor<Scalar>(*transposed), Scalar(1), x, y,
-                                           bias != nullptr);
+                                           b);
     }
-    if (rank > 0) kernels::expand<Scalar>(f, h, y);
+    if (!is_fused && f.cols() > 0) kernels::expand<Scalar>(f, h, y);
   }
 
   std::optional<Packed> w_;   // out x in
@@ -139,12 +136,12 @@ class PackedWeight {
 
   /// y = W x + b. @param x in x n, @param y out x n
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y) const {
-    data_->packed.forward(x, y, bias(), no_factor(), no_factor());
+    data_->packed.forward(x, y, bias(), {}, {});
   }
 
   /// dx = W' dy. @param dy out x n, @param dx in x n
   void backward(ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx) const {
-    data_->packed.backward(dy, dx, no_factor(), no_factor());
+    data_->packed.backward(dy, dx, {}, {});
   }
 
   /// y = W x + b + F h. @param x in x n, @param y out x n, @param f out x r, @param h r x n
@@ -164,12 +161,12 @@ class PackedWeight {
    public:
     /// y = (W + s B A) x + b. @param x in x n, @param y out x n
     void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y) const {
-      packed_.forward(x, y, {b_.data(), b_.size()}, no_factor(), no_factor());
+      packed_.forward(x, y, {b_.data(), b_.size()}, {}, {});
     }
 
     /// dx = (W + s B A)' dy. @param dy out x n, @param dx in x n
     void backward(ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx) const {
-      packed_.backward(dy, dx, no_factor(), no_factor());
+      packed_.backward(dy, dx, {}, {});
     }
 
    private:
@@ -181,10 +178,11 @@ class PackedWeight {
     Vector<Scalar> b_;  // out, or empty
   };
 
-  /// Room for a merged copy; it holds W itself.
+  /// A copy of W for `merge` to write.
   Merged make_merged() const { return {data_->packed, data_->b}; }
 
   /// merged = W + s B A. Allocates nothing. @param b out x r, @param at in x r: A'
+  /// @throws ShapeError, StateError if `merged` was made by a weight of another shape or layout
   void merge(Scalar s, ConstMatrixView<Scalar> b, ConstMatrixView<Scalar> at,
              Merged& merged) const {
     data_->packed.merge(s, b, at, merged.packed_);
@@ -204,10 +202,6 @@ class PackedWeight {
     Vector<Scalar> b;         // out, or empty
     Matrix<Scalar> original;  // out x in, or empty
   };
-
-  static ConstMatrixView<Scalar> no_factor() {
-    return Eigen::Map<const Matrix<Scalar>>(nullptr, 0, 0);
-  }
 
   std::shared_ptr<const Data> data_;
 };

@@ -5,6 +5,7 @@
 
 #include <loraplus/kernels/panel.hpp>
 #include <loraplus/kernels/parallel.hpp>
+#include <loraplus/kernels/split.hpp>
 
 namespace loraplus::kernels {
 
@@ -37,14 +38,15 @@ void gradient_rows(const ColumnMajorFactor<Scalar>& x, Columns<const Scalar> h, 
 
 }  // namespace detail
 
-/// G += X H'. @param x rows x n, @param h cols x n, @param g rows x cols, column-major
+/// G += X H'. @param x rows x n, @param h cols x n, @param g rows x cols
+/// @throws ShapeError
 template <typename Scalar>
-void accumulate_gradient(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> h,
-                         MatrixView<Scalar> g) {
+void accumulate(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> h, MatrixView<Scalar> g) {
   const Index n = x.cols();
+  require_shape("kernels::accumulate", "h", h, h.rows(), n);
+  require_shape("kernels::accumulate", "g", g, x.rows(), h.rows());
   if (n == 0) return;
-  const ColumnMajorFactor<Scalar> factor({x.data(), x.outerStride()}, g.rows(), n,
-                                         g.cols() >= detail::gradient_copy_cols);
+  const ColumnMajorFactor<Scalar> factor(x, g.cols() >= detail::gradient_copy_cols);
   const Team team(choose_threads(g.rows() * g.cols() * n));
   team.start([&] {
     team.share(Split(packets_for<Scalar>(g.rows()), outer_rows).parts, [&](Index part) {

@@ -10,7 +10,7 @@
 //
 //   project      h = s A x      z = s B' dy      s F' x
 //   expand       y += B h       dx += A' z       F h        (a frozen weight may do it by itself)
-//   accumulate   dB += dy h'    dA += z x'       x h'
+//   accumulate   dB += dy h'    dA += z x'       x h'       (gradient_product.hpp)
 //
 // The scaling is applied once, on the r-sized factor: with h and z scaled, the other products need
 // none, and a step counts 3 n r (in + out) multiply-adds.
@@ -23,9 +23,10 @@
 namespace loraplus::kernels {
 
 /// h = s F' x. @param f rows x r, @param x rows x n, @param h r x n
+/// @throws ShapeError
 template <typename Scalar>
 void project(Scalar s, ConstMatrixView<Scalar> f, ConstMatrixView<Scalar> x, MatrixView<Scalar> h) {
-  multiply_transposed<Scalar>({{f.data(), f.outerStride()}, f.rows(), f.cols()}, s, x, h);
+  multiply_transposed<Scalar>(DotFactor<Scalar>(f), s, x, h);
 }
 
 namespace detail {
@@ -56,9 +57,12 @@ void expand_columns(const ColumnMajorFactor<Scalar>& f, Columns<const Scalar> h,
 }  // namespace detail
 
 /// y += F h. @param f rows x r, @param h r x n, @param y rows x n
+/// @throws ShapeError
 template <typename Scalar>
 void expand(ConstMatrixView<Scalar> f, ConstMatrixView<Scalar> h, MatrixView<Scalar> y) {
-  const ColumnMajorFactor<Scalar> factor({f.data(), f.outerStride()}, f.rows(), f.cols(), false);
+  require_shape("kernels::expand", "h", h, f.cols(), y.cols());
+  require_shape("kernels::expand", "y", y, f.rows(), h.cols());
+  const ColumnMajorFactor<Scalar> factor(f, false);
   const Team team(choose_threads(f.size() * h.cols()));
   team.start([&] {
     team.share(Split(h.cols(), outer_cols).parts, [&](Index part) {
@@ -68,18 +72,15 @@ void expand(ConstMatrixView<Scalar> f, ConstMatrixView<Scalar> h, MatrixView<Sca
   });
 }
 
-/// dF += x h'. @param x rows x n, @param h r x n, @param grad_f rows x r
-template <typename Scalar>
-void accumulate(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> h, MatrixView<Scalar> grad_f) {
-  accumulate_gradient<Scalar>(x, h, grad_f);
-}
-
 /// z = s F' dy and dF += dy h': dy, rows x n, is read from memory once, in groups of samples that
 /// stay in the second cache between the two products.
+/// @throws ShapeError
 template <typename Scalar>
 void project_and_accumulate(Scalar s, ConstMatrixView<Scalar> f, ConstMatrixView<Scalar> dy,
                             ConstMatrixView<Scalar> h, MatrixView<Scalar> z,
                             MatrixView<Scalar> grad_f) {
+  require_shape("kernels::project_and_accumulate", "h", h, f.cols(), dy.cols());
+  require_shape("kernels::project_and_accumulate", "z", z, f.cols(), dy.cols());
   constexpr Index second_cache = (Index{512} << 10) / static_cast<Index>(sizeof(Scalar));
   const Index group =
       std::max<Index>(dot_cols * outer_cols, second_cache / std::max<Index>(1, dy.rows()));

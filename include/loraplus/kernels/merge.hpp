@@ -3,6 +3,7 @@
 
 #include <loraplus/kernels/panel.hpp>
 #include <loraplus/kernels/parallel.hpp>
+#include <loraplus/kernels/split.hpp>
 
 namespace loraplus::kernels {
 
@@ -14,7 +15,7 @@ void merge_strip(const PackedMatrix<Scalar>& m, Scalar s, ConstMatrixView<Scalar
                  ConstMatrixView<Scalar> g, PackedMatrix<Scalar>& to, Index strip) {
   constexpr Index size = packet_size<Scalar>;
   PanelBuffer<Scalar> buffer;
-  const ColumnMajorFactor<Scalar> factor({f.data(), f.outerStride()}, f.rows(), f.cols(), true);
+  const ColumnMajorFactor<Scalar> factor(f, true);
   Columns<const Scalar> c0{m.strip(strip), size};
   const Columns<Scalar> c{to.strip(strip), size};
   const Split tiles(m.cols(), outer_cols);
@@ -38,9 +39,17 @@ void merge_strip(const PackedMatrix<Scalar>& m, Scalar s, ConstMatrixView<Scalar
 
 /// to = M + s F G', all in packed form.
 /// @param m, to rows x cols, @param f rows x r, @param g cols x r
+/// @throws ShapeError
 template <typename Scalar>
 void merge(const PackedMatrix<Scalar>& m, Scalar s, ConstMatrixView<Scalar> f,
            ConstMatrixView<Scalar> g, PackedMatrix<Scalar>& to) {
+  require_shape("kernels::merge", "f", f, m.rows(), f.cols());
+  require_shape("kernels::merge", "g", g, m.cols(), f.cols());
+  require_shape("kernels::merge", "to", to, m.rows(), m.cols());
+  if (f.cols() == 0) {
+    to = m;
+    return;
+  }
   const Team team(choose_threads(m.rows() * m.cols() * f.cols()));
   team.start([&] {
     team.share(m.strips(),

@@ -2,7 +2,7 @@
 //
 // Vector instructions by way of Eigen's packets: the one header of the library that reaches into
 // Eigen::internal. All else is written in what stands here, so it runs with whatever Eigen was
-// compiled for (SSE2, AVX2, AVX-512, NEON, ...); a scalar type without packets is a packet of one.
+// compiled for (SSE2, AVX2, AVX-512, NEON, ...).
 #pragma once
 
 #include <algorithm>
@@ -29,9 +29,13 @@
 
 namespace loraplus::kernels {
 
-/// The largest vector register that Eigen uses for the scalar type.
+/// The largest vector register that Eigen uses for float or double; of any other scalar type,
+/// half precision too, whose packets lack what is needed here, a packet is one scalar.
 template <typename Scalar>
-using Packet = typename Eigen::internal::packet_traits<Scalar>::type;
+using Packet =
+    typename std::conditional_t<std::is_same_v<Scalar, float> || std::is_same_v<Scalar, double>,
+                                Eigen::internal::packet_traits<Scalar>,
+                                std::type_identity<Scalar>>::type;
 
 /// Scalars in a packet.
 template <typename Scalar>
@@ -67,14 +71,6 @@ LORAPLUS_ALWAYS_INLINE Packet<Scalar> load_part(const Scalar* from, Index count)
   Scalar whole[packet_size<Scalar>] = {};
   std::copy_n(from, count, whole);
   return load(whole);
-}
-
-/// Writes the first `count` scalars and nothing past them.
-template <typename Scalar>
-LORAPLUS_ALWAYS_INLINE void store_part(Scalar* to, const Packet<Scalar>& packet, Index count) {
-  Scalar whole[packet_size<Scalar>];
-  store(whole, packet);
-  std::copy_n(whole, count, to);
 }
 
 /// a b + c, rounded once where the machine has the instruction.
@@ -129,10 +125,6 @@ LORAPLUS_ALWAYS_INLINE auto fold(const P& packet) {
     return packet;
   }
 }
-
-}  // namespace detail
-
-namespace detail {
 
 /// s times the sums of the scalars of up to four packets, in one packet of four.
 template <int Count, typename Scalar>

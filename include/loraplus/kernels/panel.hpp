@@ -60,9 +60,8 @@ class PackedFactor {
 template <typename Scalar>
 class ColumnMajorFactor {
  public:
-  /// @param data rows x cols
-  ColumnMajorFactor(Columns<const Scalar> data, Index rows, Index cols, bool is_copied)
-      : data_(data), rows_(rows), cols_(cols), is_copied_(is_copied) {}
+  ColumnMajorFactor(ConstMatrixView<Scalar> m, bool is_copied)
+      : data_{m.data(), m.outerStride()}, rows_(m.rows()), cols_(m.cols()), is_copied_(is_copied) {}
 
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }

@@ -5,7 +5,7 @@
 #pragma once
 
 #include <algorithm>
-#include <loraplus/core/matrix.hpp>
+#include <loraplus/core/error.hpp>
 
 #ifdef _OPENMP
 #include <omp.h>

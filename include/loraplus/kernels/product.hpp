@@ -7,15 +7,17 @@
 
 #include <loraplus/kernels/panel.hpp>
 #include <loraplus/kernels/parallel.hpp>
+#include <loraplus/kernels/split.hpp>
 
 namespace loraplus::kernels {
 
-/// F h, with F rows x r column-major, h r x n. No term: r = 0.
+/// F h, or nothing.
 template <typename Scalar>
 struct LowRankTerm {
-  Columns<const Scalar> factor = {nullptr, 0};
-  Columns<const Scalar> h = {nullptr, 0};
-  Index rank = 0;
+  ConstMatrixView<Scalar> f = {};  ///< out x r
+  ConstMatrixView<Scalar> h = {};  ///< r x n
+
+  Index rank() const { return f.cols(); }
 };
 
 /// The largest rank of a term that the product adds itself.
@@ -93,9 +95,9 @@ inline constexpr Scalar no_bias[outer_height<Scalar>] = {};
 template <typename Scalar, typename Factor>
 class Pass {
  public:
-  Pass(const Factor& m, const Scalar* bias, const LowRankTerm<Scalar>& term,
+  Pass(const Factor& m, ConstVectorView<Scalar> b, const LowRankTerm<Scalar>& term,
        ProductBuffers<Scalar>& buffers)
-      : m_(m), bias_(bias), term_(term), buffers_(buffers) {}
+      : m_(m), bias_(b.size() == 0 ? nullptr : b.data()), term_(term), buffers_(buffers) {}
 
   Index col = 0, cols = 0;               // of M
   Index packet = 0, packets = 0;         // of the rows of M
@@ -109,7 +111,8 @@ class Pass {
     copy_inputs<Scalar>({x.at(col, sample + begin), x.stride}, cols, count,
                         buffers_.inputs + begin * cols);
     if (rank() > 0) {
-      copy_inputs<Scalar>({term_.h.at(0, sample + begin), term_.h.stride}, rank(), count,
+      const Columns<const Scalar> h{term_.h.data(), term_.h.outerStride()};
+      copy_inputs<Scalar>({h.at(0, sample + begin), h.stride}, rank(), count,
                           buffers_.h + begin * rank());
     }
   }
@@ -125,7 +128,7 @@ class Pass {
     Terms<Scalar> main{cols, panel.data, panel.step, panel.packet};
     Terms<Scalar> low_rank{rank()};
     if (rank() > 0) {
-      const ColumnMajorFactor<Scalar> factor(term_.factor, m_.rows(), term_.rank, true);
+      const ColumnMajorFactor<Scalar> factor(term_.f, true);
       const Panel<Scalar> copy = factor.panel({first, count, 0, rank()}, factor_buffer.data());
       low_rank.a = copy.data;
       low_rank.a_step = copy.step;
@@ -145,7 +148,7 @@ class Pass {
   }
 
  private:
-  Index rank() const { return is_last ? term_.rank : 0; }
+  Index rank() const { return is_last ? term_.rank() : 0; }
 
   Columns<const Scalar> initial(Columns<Scalar> c, Index row) const {
     if (!is_first) return {c.data, c.stride};
@@ -158,14 +161,31 @@ class Pass {
   ProductBuffers<Scalar>& buffers_;
 };
 
+template <typename Scalar>
+void require_product_shapes(Index out, Index in, ConstMatrixView<Scalar> x,
+                            ConstMatrixView<Scalar> y, ConstVectorView<Scalar> b,
+                            const LowRankTerm<Scalar>& term) {
+  require_shape("kernels::multiply", "x", x, in, x.cols());
+  require_shape("kernels::multiply", "y", y, out, x.cols());
+  if (b.size() != 0) require_shape("kernels::multiply", "b", b, out, 1);
+  if (term.rank() == 0) return;
+  require_argument(term.rank() <= fused_rank, "kernels::multiply",
+                   "the rank of a term must be at most fused_rank",
+                   static_cast<double>(term.rank()));
+  require_shape("kernels::multiply", "f", term.f, out, term.rank());
+  require_shape("kernels::multiply", "h", term.h, term.rank(), x.cols());
+}
+
 }  // namespace detail
 
-/// y = b + M x + F h. The rank of the term is at most fused_rank.
+/// y = b + M x + F h.
 /// @param m out x in, @param x in x n, @param y out x n, which is neither x nor h
-/// @param bias b, out coefficients, or null for none
+/// @param b out coefficients, or empty for none, @param term of a rank of at most fused_rank
+/// @throws ShapeError
 template <typename Scalar, typename Factor>
 void multiply(const Factor& m, ConstMatrixView<Scalar> x, MatrixView<Scalar> y,
-              const Scalar* bias = nullptr, const LowRankTerm<Scalar>& term = {}) {
+              ConstVectorView<Scalar> b = {nullptr, 0}, const LowRankTerm<Scalar>& term = {}) {
+  detail::require_product_shapes<Scalar>(m.rows(), m.cols(), x, y, b, term);
   const Index n = x.cols(), depth = m.cols(), packets = packets_for<Scalar>(m.rows());
   if (n == 0) return;
   const detail::Blocks<Scalar> blocks(m.rows(), depth, n, m.largest_panel());
@@ -174,7 +194,7 @@ void multiply(const Factor& m, ConstMatrixView<Scalar> x, MatrixView<Scalar> y,
   const Columns<Scalar> to{y.data(), y.outerStride()};
   detail::ProductBuffers<Scalar> buffers;
   team.start([&] {
-    detail::Pass<Scalar, Factor> pass(m, bias, term, buffers);
+    detail::Pass<Scalar, Factor> pass(m, b, term, buffers);
     for (Index col = 0; col == 0 || col < depth; col += blocks.cols) {
       pass.col = col;
       pass.cols = std::min(blocks.cols, depth - col);

@@ -6,6 +6,7 @@
 
 #include <loraplus/kernels/packed_matrix.hpp>
 #include <loraplus/kernels/parallel.hpp>
+#include <loraplus/kernels/split.hpp>
 
 namespace loraplus::kernels {
 
@@ -17,11 +18,10 @@ struct DotFactor {
   Index rows;
   Index cols;
 
-  /// A column-major matrix.
-  DotFactor(Columns<const Scalar> matrix, Index row_count, Index col_count)
-      : packets{matrix.data, packet_size<Scalar>, matrix.stride},
-        rows(row_count),
-        cols(col_count) {}
+  explicit DotFactor(ConstMatrixView<Scalar> matrix)
+      : packets{matrix.data(), packet_size<Scalar>, matrix.outerStride()},
+        rows(matrix.rows()),
+        cols(matrix.cols()) {}
 
   explicit DotFactor(const PackedMatrix<Scalar>& matrix)
       : packets{matrix.strip(0), matrix.stride(), packet_size<Scalar>},
@@ -106,13 +106,23 @@ class DotPass {
 
 }  // namespace detail
 
-/// y = s M' x, or y += s M' x if `keep`.
-/// @param x rows of M x n, @param y columns of M x n, not the memory of x
+/// y = b + s M' x.
+/// @param m rows x cols, @param x rows x n, @param y cols x n, not the memory of x
+/// @param b cols coefficients, or empty for none
+/// @throws ShapeError
 template <typename Scalar>
 void multiply_transposed(const DotFactor<Scalar>& m, Scalar s, ConstMatrixView<Scalar> x,
-                         MatrixView<Scalar> y, bool keep = false) {
+                         MatrixView<Scalar> y, ConstVectorView<Scalar> b = {nullptr, 0}) {
+  require_shape("kernels::multiply_transposed", "x", x, m.rows, x.cols());
+  require_shape("kernels::multiply_transposed", "y", y, m.cols, x.cols());
   constexpr Index rows = detail::dot_packets * packet_size<Scalar>;
-  if (m.rows == 0 && !keep) y.setZero();
+  const bool has_bias = b.size() != 0;
+  if (has_bias) {
+    require_shape("kernels::multiply_transposed", "b", b, m.cols, 1);
+    y.colwise() = b;
+  } else if (m.rows == 0) {
+    y.setZero();
+  }
   const bool is_copied = m.cols >= detail::dot_copy_cols;
   alignas(64) Scalar copy[rows * detail::dot_samples];
   const Team team(choose_threads(m.rows * m.cols * x.cols()));
@@ -122,7 +132,7 @@ void multiply_transposed(const DotFactor<Scalar>& m, Scalar s, ConstMatrixView<S
     const Split passes(x.cols(), is_copied ? detail::dot_samples : std::max<Index>(1, x.cols()));
     for (Index row = 0; row < m.rows; row += rows) {
       for (Index i = 0; i < passes.parts; ++i) {
-        pass.select(row, passes.begin(i), passes.size(i), keep || row > 0);
+        pass.select(row, passes.begin(i), passes.size(i), has_bias || row > 0);
         if (is_copied) {
           team.share(pass.sample_tiles(), [&](Index part) { pass.copy_tile(part); });
         }

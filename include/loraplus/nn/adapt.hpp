@@ -73,8 +73,9 @@ Linear<typename Weight::Scalar> thawed(const typename FrozenMlp<Weight>::Stage& 
 
 }  // namespace detail
 
-/// A frozen copy of a trained network, which computes the same bits. Its weights are packed once
-/// and then shared by all networks that are made from it.
+/// A frozen copy of a trained network. Its weights are packed once and then shared by all networks
+/// that are made from it. With two copies of each its outputs are those of the trained network bit
+/// for bit; with one copy, and for dx, sums are added up in another order.
 template <RealScalar Scalar>
 FrozenMlp<PackedWeight<Scalar>> freeze(const Mlp<Linear<Scalar>>& network,
                                        const PackOptions& options = {}) {

@@ -5,6 +5,7 @@
 #include <loraplus/core/parameter.hpp>
 #include <loraplus/core/random.hpp>
 #include <loraplus/kernels/affine.hpp>
+#include <loraplus/kernels/gradient_product.hpp>
 #include <utility>
 
 namespace loraplus {
@@ -58,7 +59,7 @@ class Linear {
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, Cache& /*cache*/) {
     require_shape("Linear::backward", "x", x, in_features(), x.cols());
     require_shape("Linear::backward", "dy", dy, out_features(), x.cols());
-    kernels::accumulate_weight_gradient<Scalar>(x, dy, weight_gradient_);
+    kernels::accumulate<Scalar>(dy, x, weight_gradient_);
     if (bias_.size() != 0) kernels::accumulate_bias_gradient(dy, bias_gradient_);
   }
 
