@@ -32,31 +32,38 @@ double best_rate(int runs, double amount, Work&& work) {
   return best;
 }
 
+/// Chains of multiply-adds of float in registers. A function by itself, as sum_streams: inlined
+/// into a larger one, g++ may keep some of the registers in memory.
+constexpr int chains = 12;  // more than latency times units of any machine, fewer than registers
+[[gnu::noinline]] inline void multiply_add_chains(Index steps, float small, float* to) {
+  namespace kernels = loraplus::kernels;
+  kernels::Packet<float> sums[chains];
+  LORAPLUS_UNROLL
+  for (int i = 0; i < chains; ++i) {
+    sums[i] = kernels::broadcast(static_cast<float>(i));
+  }
+  const auto factor = kernels::broadcast(small);
+  for (Index step = 0; step < steps; ++step) {
+    LORAPLUS_UNROLL
+    for (int i = 0; i < chains; ++i) {
+      sums[i] = kernels::multiply_add(sums[i], factor, sums[i]);
+      kernels::keep_in_register<float>(sums[i]);
+    }
+  }
+  LORAPLUS_UNROLL
+  for (int i = 0; i < chains; ++i) {
+    kernels::store(to + i * kernels::packet_size<float>, sums[i]);
+  }
+}
+
 /// Multiply-adds of float from registers, two operations each, on one thread.
 inline double peak_flops() {
-  namespace kernels = loraplus::kernels;
-  constexpr int chains = 12;  // more than latency times units of any machine, fewer than registers
-  constexpr Index steps = 1 << 20;
-  constexpr double flops = 2.0 * chains * kernels::packet_size<float> * static_cast<double>(steps);
+  constexpr Index width = loraplus::kernels::packet_size<float>, steps = 1 << 20;
+  constexpr double flops = 2.0 * chains * static_cast<double>(width * steps);
   static const double peak = best_rate(20, flops, [] {
-    kernels::Packet<float> sums[chains];
-    LORAPLUS_UNROLL
-    for (int i = 0; i < chains; ++i) {
-      sums[i] = kernels::broadcast(static_cast<float>(i));
-    }
-    const auto factor = kernels::broadcast(0.999F), term = kernels::broadcast(0.5F);
-    for (Index step = 0; step < steps; ++step) {
-      LORAPLUS_UNROLL
-      for (int i = 0; i < chains; ++i) {
-        sums[i] = kernels::multiply_add(sums[i], factor, term);
-        kernels::keep_in_register<float>(sums[i]);
-      }
-    }
-    float sink[chains * kernels::packet_size<float>];
-    LORAPLUS_UNROLL
-    for (int i = 0; i < chains; ++i) {
-      kernels::store(sink + i * kernels::packet_size<float>, sums[i]);
-    }
+    float small = 1e-9F, sink[chains * width];
+    benchmark::DoNotOptimize(small);  // else clang knows what comes out
+    multiply_add_chains(steps, small, sink);
     benchmark::DoNotOptimize(sink);
   });
   return peak;
@@ -64,7 +71,7 @@ inline double peak_flops() {
 
 /// Sums `size` coefficients, read as `Streams` consecutive parts side by side.
 template <int Streams>
-float sum_streams(const float* data, Index size) {
+[[gnu::noinline]] float sum_streams(const float* data, Index size) {
   namespace kernels = loraplus::kernels;
   constexpr int unrolled = 8 / Streams;
   constexpr Index width = kernels::packet_size<float>;

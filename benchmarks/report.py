@@ -1,7 +1,7 @@
-"""Tables and a roofline picture from what the benchmarks wrote: report.py FOLDER.
+"""Tables and a roofline picture from what the benchmarks wrote: report.py FOLDER [--short].
 
 Reads FOLDER/{frozen_products,low_rank_products,training_step}.json, writes FOLDER/tables.md and,
-where there is gnuplot, FOLDER/roofline.svg.
+where there is gnuplot, FOLDER/roofline.svg. --short: of the first table alone.
 """
 
 import json
@@ -34,6 +34,52 @@ def percent(value: float) -> str:
 def table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["--:"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def span(values: list[float], digits: int = 2) -> str:
+    """The range of some figures, or the one they all come to."""
+    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+    return low if low == high else f"{low} - {high}"
+
+
+def summary(products: Results, thin: Results, step: Results) -> str:
+    """What the kernels were made for, each in one figure."""
+
+    def of(kind: str, shape: str, ns: tuple[int, ...], figure: str) -> list[float]:
+        return [products[f"{kind}/{shape}/{direction}/n:{n}"][figure]
+                for direction in ("forward", "backward") for n in ns]
+
+    def faster(other: str, n: int, time: str = "cpu_time") -> float:
+        name = f"1024x1024/n:{n}"
+        return step[f"{other}/{name}"][time] / step[f"lora/{name}"][time]
+
+    def threads(n: int) -> float:
+        name = f"1024x1024/n:{n}"
+        both = step[f"lora_two_threads/{name}/real_time"]["real_time"]
+        return step[f"lora/{name}"]["real_time"] / both
+
+    thin_names = ("h=sAx,z=sB'dy", "y+=Bh,dx+=A'z", "dB+=dyh',dA+=zx'")
+    rows = [
+        ["W x and W' dy, 1024 x 1024, two copies, n >= 8: of peak",
+         span(of("packed_two", "1024x1024", (8, 32, 128, 512), "of_peak"))],
+        ["the same with one copy, n >= 32: of peak",
+         span(of("packed_one", "1024x1024", (32, 128, 512), "of_peak"))],
+        ["W x and W' dy, 4096 x 4096, n = 8: of read bandwidth",
+         span(of("packed_two", "4096x4096", (8,), "of_read_bandwidth"))],
+        ["the same: of peak", span(of("packed_two", "4096x4096", (8,), "of_peak"))],
+        ["thin products, 1024 rows, r = 8, n = 128: of peak",
+         ", ".join(f"{thin[f'{name}/ours/rows:1024/r:8/n:128']['of_peak']:.2f}"
+                   for name in thin_names)],
+        ["LoRA step, 1024 x 1024, n = 128: of peak",
+         f"{step['lora/1024x1024/n:128']['of_peak']:.2f}"],
+        ["the same: Eigen's plain expressions / ours", f"{faster('eigen_plain', 128):.2f}"],
+        ["n = 8: Eigen's plain expressions / ours", f"{faster('eigen_plain', 8):.2f}"],
+        ["LoRA+ / LoRA, n = 8, 32, 128, 512",
+         span([faster("lora_plus", n) for n in (8, 32, 128, 512)])],
+        ["one thread / two threads, n = 32, 128, 512",
+         ", ".join(f"{threads(n):.2f}" for n in (32, 128, 512))],
+    ]
+    return table(["what", "measured"], rows)
 
 
 def frozen(results: Results) -> str:
@@ -133,18 +179,21 @@ plot """ + ", \\\n     ".join(plots) + "\n"
 
 def main() -> None:
     folder = pathlib.Path(sys.argv[1])
-    frozen_results = read(folder / "frozen_products.json")
-    step_results = read(folder / "training_step.json")
-    sections = [("Frozen products, share of the multiply-add peak in %", frozen(frozen_results)),
-                ("Thin products, rows = 1024, share of peak in %",
-                 low_rank(read(folder / "low_rank_products.json"))),
-                ("A training step of one layer, r = 8; times relative to LoRA", steps(step_results)),
-                ("A training step of 784-256-256-10", mlp(step_results))]
+    short = "--short" in sys.argv[2:]
+    products, thin, step = (read(folder / f"{name}.json") for name in
+                            ("frozen_products", "low_rank_products", "training_step"))
+    sections = [("In short", summary(products, thin, step))]
+    if not short:
+        sections += [
+            ("Frozen products, share of the multiply-add peak in %", frozen(products)),
+            ("Thin products, rows = 1024, share of peak in %", low_rank(thin)),
+            ("A training step of one layer, r = 8; times relative to LoRA", steps(step)),
+            ("A training step of 784-256-256-10", mlp(step))]
     text = "\n".join(f"### {title}\n\n{body}" for title, body in sections)
     (folder / "tables.md").write_text(text)
     print(text)
-    if shutil.which("gnuplot"):
-        roofline(frozen_results, folder)
+    if not short and shutil.which("gnuplot"):
+        roofline(products, folder)
 
 
 if __name__ == "__main__":

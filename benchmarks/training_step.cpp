@@ -70,6 +70,13 @@ void lora(benchmark::State& state, Shape shape, Copies copies, Plan plan) {
   run_layer(state, shape, layer, optimizer, lora_multiply_adds(shape, state.range(0)), bytes);
 }
 
+/// The same by two threads: compare real times.
+void lora_two_threads(benchmark::State& state, Shape shape) {
+  Eigen::setNbThreads(2);
+  lora(state, shape, Copies::two, Plan::unmerged);
+  Eigen::setNbThreads(1);
+}
+
 void lora_plus(benchmark::State& state, Shape shape) {
   const PackedWeight<float> weight(random_batch(shape.out, shape.in));
   auto layer = make_layer(weight, Plan::unmerged);
@@ -183,6 +190,7 @@ void add_layers(Shape shape) {
   const std::string size = "/" + std::to_string(shape.out) + "x" + std::to_string(shape.in);
   benchmark::internal::Benchmark* const all[] = {
       add("lora" + size, lora, shape, Copies::two, Plan::unmerged),
+      add("lora_two_threads" + size, lora_two_threads, shape)->UseRealTime(),
       add("lora_plus" + size, lora_plus, shape),
       add("lora_merged_plan" + size, lora, shape, Copies::two, Plan::merged),
       add("lora_one_copy" + size, lora, shape, Copies::one, Plan::unmerged),

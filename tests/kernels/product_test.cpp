@@ -112,7 +112,7 @@ TEMPLATE_TEST_CASE("groups of rows, each with several passes over the samples, c
                    float, double) {
   const test::Threads one(1);
   using Scalar = TestType;
-  for (const auto& shape : {Shape{4400, 256, 132}, Shape{1100, 2000, 40, 3}}) {
+  for (const auto& shape : {Shape{4400, 256, 132}, Shape{1100, 2000, 132, 3}}) {
     const kernels::detail::Blocks<Scalar> blocks(shape.out, shape.in, shape.n, shape.in);
     CHECK(blocks.packets * kernels::packet_size<Scalar> < shape.out);
     CHECK(blocks.samples < shape.n);

@@ -17,10 +17,17 @@
 
 namespace loraplus::kernels {
 
-// The sizes of the tiles: their sums, the column of a and one packet of b fill the registers.
-inline constexpr int outer_rows = 3;
+// The sizes of the tiles: their sums, the column of a and one packet of b fill the registers. SSE2
+// has no fused instruction, so a product takes one more. GCC 12 then reads the column from memory;
+// clang 14 would keep a sum there, and lose a third of the speed.
+#if defined(__clang__) && defined(EIGEN_VECTORIZE_SSE2) && !defined(EIGEN_VECTORIZE_FMA)
+inline constexpr int small_rows = 2;
+#else
+inline constexpr int small_rows = 3;
+#endif
+inline constexpr int outer_rows = vector_registers >= 32 ? 3 : small_rows;
 inline constexpr int outer_cols = vector_registers >= 32 ? 8 : 4;
-inline constexpr int dot_rows = vector_registers >= 32 ? 4 : 3;
+inline constexpr int dot_rows = vector_registers >= 32 ? 4 : small_rows;
 inline constexpr int dot_cols = vector_registers >= 32 ? 6 : 4;
 
 /// Rows of the largest outer tile.
