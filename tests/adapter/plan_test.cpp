@@ -177,7 +177,9 @@ TEMPLATE_TEST_CASE("both plans compute the same outputs and gradients", "", floa
             auto merged = layer.make_cache(20);
             const Step<Scalar> found(layer, n, merged);
             require_close(found, expected);
-            CHECK_FALSE((rank > 1 && test::same_bits(found.y, expected.y)));  // another way
+            if (rank > 1 && found.y.size() > 40) {  // of so many, some are rounded another way
+              CHECK_FALSE(test::same_bits(found.y, expected.y));
+            }
           }
         }
       }
