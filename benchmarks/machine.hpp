@@ -34,7 +34,7 @@ double best_rate(int runs, double amount, Work&& work) {
 
 /// Chains of multiply-adds of float in registers. A function by itself, as sum_streams: inlined
 /// into a larger one, g++ may keep some of the registers in memory.
-constexpr int chains = 12;  // more than latency times units of any machine, fewer than registers
+constexpr int chains = loraplus::kernels::vector_registers >= 32 ? 24 : 12;  // latency x units
 [[gnu::noinline]] inline void multiply_add_chains(Index steps, float small, float* to) {
   namespace kernels = loraplus::kernels;
   kernels::Packet<float> sums[chains];

@@ -17,13 +17,14 @@ struct Shape {
   Index in;
 };
 
-/// The multiply-adds of the products of a LoRA step with dx, in the cheaper plan.
-double lora_multiply_adds(Shape shape, Index n) {
+/// The multiply-adds of the products of a LoRA step in the cheaper plan, with dx or without.
+double lora_multiply_adds(Shape shape, Index n, bool with_dx = true) {
   const auto i = static_cast<double>(shape.in), o = static_cast<double>(shape.out);
   const auto s = static_cast<double>(n), r = static_cast<double>(rank);
-  const double unmerged = 2 * s * i * o + 3 * s * r * (i + o);
-  const double merged = 2 * s * i * o + 2 * s * r * (i + o) + r * i * o;
-  return std::min(unmerged, merged);
+  const double frozen = (with_dx ? 2 : 1) * s * i * o;
+  const double low_rank = 2 * s * r * (i + o);  // h, z, dA and dB
+  const double riding = s * r * (with_dx ? i + o : o);
+  return frozen + low_rank + std::min(riding, r * i * o);
 }
 
 /// Both passes read W; held: W with what it is packed into, and each parameter with its gradient
@@ -132,20 +133,20 @@ Mlp<Linear<float>> network() {
   return make_mlp<float>({input, hidden, hidden, classes}, Activation::relu, generator);
 }
 
-/// Multiply-adds a sample of all layers: forward, and backward without dx at the first layer.
-Index mlp_full_multiply_adds() {
+/// Multiply-adds of a batch: forward, and backward without dx at the first layer.
+double mlp_full_multiply_adds(Index n) {
   const Index inner = hidden * hidden + hidden * classes;
-  return 2 * input * hidden + 3 * inner;
+  return static_cast<double>(n * (2 * input * hidden + 3 * inner));
 }
 
-Index mlp_lora_multiply_adds() {
-  const Index inner = hidden * hidden + hidden * classes;
-  const Index low_rank = 3 * rank * (input + hidden + 2 * hidden + hidden + classes) - rank * input;
-  return input * hidden + 2 * inner + low_rank;
+/// Multiply-adds of a batch.
+double mlp_lora_multiply_adds(Index n) {
+  return lora_multiply_adds({hidden, input}, n, false) + lora_multiply_adds({hidden, hidden}, n) +
+         lora_multiply_adds({classes, hidden}, n);
 }
 
 template <typename Model, typename Optimizer>
-void train_mlp(benchmark::State& state, Model& model, Optimizer& optimizer, Index multiply_adds,
+void train_mlp(benchmark::State& state, Model& model, Optimizer& optimizer, double multiply_adds,
                double weight_bytes) {
   const Index n = state.range(0);
   std::mt19937_64 generator{1};
@@ -156,27 +157,29 @@ void train_mlp(benchmark::State& state, Model& model, Optimizer& optimizer, Inde
     benchmark::DoNotOptimize(step(model, optimizer, x, target, generator));
   }
   const Index weights = input * hidden + hidden * hidden + hidden * classes;
-  bench::count(state, static_cast<double>(n * multiply_adds), 4.0 * static_cast<double>(weights),
+  bench::count(state, multiply_adds, 4.0 * static_cast<double>(weights),
                weight_bytes + 16.0 * static_cast<double>(parameter_count(model)));
 }
 
 void mlp_full_fine_tuning(benchmark::State& state) {
   auto model = network();
   Optimizer optimizer{AdamW{.learning_rate = 0}, model};
-  train_mlp(state, model, optimizer, mlp_full_multiply_adds(), 0);
+  train_mlp(state, model, optimizer, mlp_full_multiply_adds(state.range(0)), 0);
 }
 
 template <typename MakeOptimizer>
 void mlp_lora(benchmark::State& state, MakeOptimizer make_optimizer) {
   std::mt19937_64 generator{1};
   const auto frozen = freeze(network());
-  double bytes = 0;
-  for (const auto& stage : frozen.stages()) {
-    bytes += static_cast<double>(stage.layer.weight().bytes());
-  }
   auto model = adapt(frozen, {.lora = {.rank = rank}}, generator);
+  double bytes = 0;
+  for (const auto& stage : model.stages()) {
+    const auto& layer = *stage.layer.get_if<LoraLinear<PackedWeight<float>>>();
+    const bool is_merged = layer.plan(state.range(0)) == Plan::merged;  // into another copy
+    bytes += static_cast<double>(layer.weight().bytes()) * (is_merged ? 2 : 1);
+  }
   auto optimizer = make_optimizer(model);
-  train_mlp(state, model, optimizer, mlp_lora_multiply_adds(), bytes);
+  train_mlp(state, model, optimizer, mlp_lora_multiply_adds(state.range(0)), bytes);
 }
 
 template <typename Function, typename... Arguments>

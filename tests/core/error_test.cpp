@@ -14,6 +14,30 @@ TEST_CASE("a shape error names function, matrix, expected and found shape") {
   CHECK_THROWS_AS(loraplus::require_shape("f", "x", x, 3, 5), loraplus::ShapeError);
 }
 
+TEST_CASE("an output that shares memory with an input is refused, blocks side by side are not") {
+  Matrix<float> m = Matrix<float>::Zero(20, 30), other = m;
+  const auto refused = [](const auto& input, const auto& output) {
+    return test::message_of<loraplus::ArgumentError>([&] {
+             loraplus::require_distinct("f", input, output);
+           }) == "f: an output must not be the memory of an input";
+  };
+  const auto accepted = [](const auto& input, const auto& output) {
+    return !loraplus::detail::share_memory(input, output) &&
+           !loraplus::detail::share_memory(output, input);
+  };
+  CHECK(refused(m, m));
+  CHECK(refused(m.leftCols(20), m.middleCols(10, 20)));
+  CHECK(refused(m.topRows(12), m.bottomRows(9)));
+  CHECK(refused(m.block(3, 2, 5, 6), m.block(7, 7, 5, 6)));
+  CHECK(refused(m.col(4), m));
+  CHECK(accepted(m, other));
+  CHECK(accepted(m.leftCols(15), m.rightCols(15)));
+  CHECK(accepted(m.topRows(12), m.bottomRows(8)));
+  CHECK(accepted(m.block(3, 2, 5, 6), m.block(8, 2, 5, 6)));
+  CHECK(accepted(m.col(4), m.col(5)));
+  CHECK(accepted(m.leftCols(0), m));
+}
+
 TEST_CASE("a batch that is too large names both sizes") {
   CHECK_NOTHROW(loraplus::require_batch_fits("f", 4, 4));
   const std::string message =

@@ -51,10 +51,20 @@ auto backward(const Weight& weight, const Matrix<typename Weight::Scalar>& dy) {
   return dx;
 }
 
-/// Both products of both copies, with a bias or none, with a low-rank term or none.
+/// Packs a matrix in one of three forms: as it is, row-major, as a block of a larger one.
 template <typename Scalar>
-void require_products(Index out, Index in, Index n, Index rank) {
-  CAPTURE(out, in, n, rank);
+PackedWeight<Scalar> pack_from(Index form, const Matrix<Scalar>& w, const Vector<Scalar>& b,
+                               Copies copies) {
+  if (form == 0) return PackedWeight<Scalar>(w, b, {copies});
+  if (form == 1) return PackedWeight<Scalar>(RowMajorMatrix<Scalar>(w), b, {copies});
+  return PackedWeight<Scalar>(test::Guarded<Scalar>(w).view(), b, {copies});
+}
+
+/// Both products of both copies, with a bias or none, with a low-rank term or none, whose operands
+/// are blocks of larger matrices.
+template <typename Scalar>
+void require_products(Index out, Index in, Index n, Index rank, Index form = 0) {
+  CAPTURE(out, in, n, rank, form);
   const auto w = test::random_matrix<Scalar>(out, in, 1);
   const auto b = test::random_vector<Scalar>(out, 2);
   const auto x = test::random_matrix<Scalar>(in, n, 3);
@@ -70,15 +80,20 @@ void require_products(Index out, Index in, Index n, Index rank) {
   y_adapted.add(b).add(f, h);
   dx_adapted.add(at, h);
   for (const auto copies : {Copies::one, Copies::two}) {
-    const auto weight = pack(w, b, copies), unbiased = pack(w, {}, copies);
+    const auto weight = pack_from<Scalar>(form, w, b, copies);
+    const auto unbiased = pack_from<Scalar>(form, w, {}, copies);
     CHECK(y_exact.error(forward(unbiased, x)) <= 1);
     CHECK(y_biased.error(forward(weight, x)) <= 1);
     CHECK(dx_exact.error(backward(weight, dy)) <= 1);
-    Matrix<Scalar> y(out, n), dx(in, n);
-    weight.forward(x, y, f, h);
-    weight.backward(dy, dx, at, h);
-    CHECK(y_adapted.error(y) <= 1);
-    CHECK(dx_adapted.error(dx) <= 1);
+    using Block = test::Guarded<Scalar>;
+    Block y(Matrix<Scalar>::Zero(out, n)), dx(Matrix<Scalar>::Zero(in, n));
+    const Block h_block(h);
+    weight.forward(Block(x).view(), y.view(), Block(f).view(), h_block.view());
+    weight.backward(Block(dy).view(), dx.view(), Block(at).view(), h_block.view());
+    CHECK(y_adapted.error(y.inside()) <= 1);
+    CHECK(dx_adapted.error(dx.inside()) <= 1);
+    CHECK(y.is_intact());
+    CHECK(dx.is_intact());
   }
 }
 
@@ -93,7 +108,7 @@ TEMPLATE_TEST_CASE("a packed weight of any shape computes W x + b + F h and W' d
   for (int i = 0; i < 48; ++i) {
     const Index largest = i % 4 == 0 ? 200 : 50;
     const Index rank = i % 2 == 0 ? draw(largest) : ranks[i / 2 % 6];
-    require_products<TestType>(draw(largest), draw(largest), draw(largest), rank);
+    require_products<TestType>(draw(largest), draw(largest), draw(largest), rank, i % 3);
   }
   for (const Index rank : ranks) {
     for (const Index n : {1, 17}) {
@@ -129,6 +144,31 @@ TEMPLATE_TEST_CASE("a weight is packed from matrices of both orders, blocks and 
   // one copy packs W or W', whichever is smaller: here it is the other one
   const PackedWeight<Scalar> wide(transposed, {}, {.copies = Copies::one});
   CHECK(test::same_bits(loraplus::to_matrix(wide), transposed));
+}
+
+TEST_CASE("an expression is evaluated once, whatever it is read for") {
+  for (const auto copies : {Copies::one, Copies::two}) {
+    const loraplus::PackOptions options{copies, true};
+    const PackedWeight<float> drawn(Matrix<float>::Random(5, 7), {}, options);
+    CHECK(test::same_bits(loraplus::to_matrix(drawn), drawn.original()));
+    const Matrix<float> transposed = backward(drawn, Matrix<float>(Matrix<float>::Identity(5, 5)));
+    CHECK(test::same_values(Matrix<float>(transposed.transpose()), drawn.original()));
+    const auto a = test::random_matrix<float>(20, 3, 1), b = test::random_matrix<float>(3, 30, 2);
+    const PackedWeight<float> product(a * b, {}, options);
+    CHECK(test::same_bits(loraplus::to_matrix(product), product.original()));
+    CHECK(test::relative_distance(product.original(), a * b) < 1e-6);
+  }
+}
+
+TEST_CASE("a low-rank term of another shape is refused before anything is written") {
+  const auto weight = pack(test::random_matrix<float>(9, 300, 1), Vector<float>(), Copies::one);
+  const Matrix<float> x = Matrix<float>::Ones(300, 3), h = Matrix<float>::Ones(40, 3);
+  Matrix<float> y = Matrix<float>::Constant(9, 3, 7);
+  const Matrix<float> before = y, short_f = Matrix<float>::Ones(8, 40);
+  const auto message =
+      test::message_of<loraplus::ShapeError>([&] { weight.forward(x, y, short_f, h); });
+  CHECK(test::contains(message, "f must be 9 x 40, found 8 x 40"));
+  CHECK(test::same_bits(y, before));
 }
 
 TEMPLATE_TEST_CASE("forward has the bits of the weights that are not packed", "", float, double) {
@@ -272,12 +312,16 @@ TEMPLATE_TEST_CASE("a merged copy computes with W + s B A, whatever was merged b
 TEST_CASE("a copy that another weight made is not merged into") {
   const Matrix<float> w = Matrix<float>::Zero(20, 15), at(15, 2), b(20, 2);
   const auto weight = pack(w, {}, Copies::two);
-  auto other = pack(w, {}, Copies::one).make_merged();
-  CHECK(test::message_of<loraplus::StateError>([&] { weight.merge(1, b, at, other); }) ==
-        "PackedWeight::merge: the copy was made by another weight");
-  auto larger = pack(Matrix<float>::Zero(21, 15).eval(), {}, Copies::two).make_merged();
-  CHECK(test::message_of<loraplus::ShapeError>([&] { weight.merge(1, b, at, larger); }) ==
-        "kernels::merge: to must be 20 x 15, found 21 x 15");
+  for (const auto& other :
+       {pack(w, {}, Copies::two), pack<float>(w, Vector<float>::Ones(20), Copies::two),
+        pack(w, {}, Copies::one)}) {
+    auto copy = other.make_merged();
+    CHECK(test::message_of<loraplus::StateError>([&] { weight.merge(1, b, at, copy); }) ==
+          "PackedWeight::merge: the copy was made by another weight");
+  }
+  const auto shared = weight;  // the same memory
+  auto copy = shared.make_merged();
+  CHECK_NOTHROW(weight.merge(1, b, at, copy));
 }
 
 TEST_CASE("every weight refuses batches of other shapes") {
@@ -292,6 +336,10 @@ TEST_CASE("every weight refuses batches of other shapes") {
     CHECK(refuses([&] { weight.forward(x, wide); }));
     CHECK(refuses([&] { weight.backward(wrong, dx); }));
     CHECK(refuses([&] { weight.backward(dy, wrong); }));
+    if constexpr (requires { weight.copy_to(wrong); }) {
+      CHECK(refuses([&] { weight.copy_to(wrong); }));
+      CHECK(refuses([&] { weight.copy_to(wide); }));
+    }
   };
   require_refusals(pack(w, {}, Copies::one));
   require_refusals(pack(w, {}, Copies::two));

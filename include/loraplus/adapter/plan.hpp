@@ -18,7 +18,7 @@ namespace loraplus {
 /// Without dx, as in the first layer of a network, merging saves s r out alone and pays only above
 /// c in samples: a layer does not know who will ask for dx, so there the choice is the user's.
 enum class Plan {
-  automatic,  ///< the one with fewer multiply-adds
+  automatic,  ///< the one with fewer multiply-adds, counted for a step with dx
   unmerged,
   merged,
 };

@@ -4,6 +4,7 @@
 // checked in every build: a check is a few integer comparisons beside a matrix product.
 #pragma once
 
+#include <functional>
 #include <loraplus/core/matrix.hpp>
 #include <sstream>
 #include <stdexcept>
@@ -70,10 +71,32 @@ void require_shape(std::string_view where, std::string_view what, const M& matri
   }
 }
 
-/// Throws ArgumentError if an output is an input: products read the one while they write the other.
+namespace detail {
+
+/// Whether two batches have memory in common. Blocks of one matrix are told apart, by columns and
+/// by rows; of batches whose columns have other distances it is only known where one has no gaps.
+template <typename A, typename B>
+bool share_memory(const A& a, const B& b) {
+  if (a.size() == 0 || b.size() == 0) return false;
+  const auto* a_end = a.data() + (a.cols() - 1) * a.outerStride() + a.rows();
+  const auto* b_end = b.data() + (b.cols() - 1) * b.outerStride() + b.rows();
+  const std::less<> before;
+  if (!before(a.data(), b_end) || !before(b.data(), a_end)) return false;
+  const Index stride = a.outerStride();
+  if (stride != b.outerStride()) {
+    return a.rows() == stride || b.rows() == b.outerStride();
+  }
+  const Index row = ((b.data() - a.data()) % stride + stride) % stride;  // where b begins in a
+  return row < a.rows() || row + b.rows() > stride;
+}
+
+}  // namespace detail
+
+/// Throws ArgumentError if an output has memory in common with an input: products read the one
+/// while they write the other.
 template <typename Input, typename Output>
 void require_distinct(std::string_view where, const Input& input, const Output& output) {
-  if (input.size() != 0 && input.data() == output.data()) {
+  if (detail::share_memory(input, output)) {
     throw ArgumentError(std::string(where) + ": an output must not be the memory of an input");
   }
 }

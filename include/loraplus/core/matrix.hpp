@@ -25,14 +25,14 @@ concept RealScalar =
 
 /// Column-major, the layout of batches, of B and of trained weights.
 template <RealScalar Scalar>
-using Matrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic>;
+using Matrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
 
 /// Row-major, the layout of A.
 template <RealScalar Scalar>
 using RowMajorMatrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 template <RealScalar Scalar>
-using Vector = Eigen::Matrix<Scalar, Eigen::Dynamic, 1>;
+using Vector = Eigen::Matrix<Scalar, Eigen::Dynamic, 1, Eigen::ColMajor>;
 
 /// A vector to read that somebody else owns; possibly empty.
 template <RealScalar Scalar>

@@ -30,9 +30,9 @@ class PackedDirections {
  public:
   using Packed = kernels::PackedMatrix<Scalar>;
 
-  /// One copy packs the side that needs less filling up.
-  template <typename Derived>
-  PackedDirections(const Eigen::MatrixBase<Derived>& w, Copies copies) {
+  /// One copy packs the side that needs less filling up. @param w in memory: it is read twice
+  template <typename W>
+  PackedDirections(const W& w, Copies copies) {
     const bool both = copies == Copies::two;
     const bool rows = Packed::padded(w.rows()) * w.cols() <= Packed::padded(w.cols()) * w.rows();
     if (both || rows) w_.emplace(w);
@@ -54,12 +54,9 @@ class PackedDirections {
     multiply(wt_, w_, dy, dx, {nullptr, 0}, f, z);
   }
 
-  /// to = W + s B A. @param b out x r, @param at in x r: A'
+  /// to = W + s B A. @param b out x r, @param at in x r: A', @param to a copy of this
   void merge(Scalar s, ConstMatrixView<Scalar> b, ConstMatrixView<Scalar> at,
              PackedDirections& to) const {
-    if (w_.has_value() != to.w_.has_value() || wt_.has_value() != to.wt_.has_value()) {
-      throw StateError("PackedWeight::merge: the copy was made by another weight");
-    }
     if (w_) kernels::merge<Scalar>(*w_, s, b, at, *to.w_);
     if (wt_) kernels::merge<Scalar>(*wt_, s, at, b, *to.wt_);
   }
@@ -77,6 +74,10 @@ class PackedDirections {
                        ConstMatrixView<Scalar> f, ConstMatrixView<Scalar> h) {
     using Term = kernels::LowRankTerm<Scalar>;
     const bool is_fused = m && f.cols() <= kernels::fused_rank;
+    if (!is_fused && f.cols() > 0) {  // before anything is written
+      require_shape("PackedWeight", "f", f, y.rows(), f.cols());
+      require_shape("PackedWeight", "h", h, f.cols(), y.cols());
+    }
     if (m) {
       kernels::multiply<Scalar>(kernels::PackedFactor(*m), x, y, b, is_fused ? Term{f, h} : Term{});
     } else {
@@ -100,6 +101,8 @@ class PackedDirections {
 /// the batch nor on the number of threads, bit for bit.
 template <RealScalar Scalar_>
 class PackedWeight {
+  struct Data;
+
  public:
   using Scalar = Scalar_;
 
@@ -110,9 +113,12 @@ class PackedWeight {
   explicit PackedWeight(const Eigen::MatrixBase<Derived>& w, Vector<Scalar> b = {},
                         const PackOptions& options = {}) {
     if (b.size() != 0) require_shape("PackedWeight", "b", b, w.rows(), 1);
+    using InMemory = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic,
+                                   Derived::IsRowMajor ? Eigen::RowMajor : Eigen::ColMajor>;
+    const Eigen::Ref<const InMemory> once(w.derived());  // an expression is evaluated once
     data_ = std::make_shared<const Data>(
-        Data{w.rows(), w.cols(), detail::PackedDirections<Scalar>(w, options.copies), std::move(b),
-             options.keep_original ? Matrix<Scalar>(w) : Matrix<Scalar>()});
+        Data{w.rows(), w.cols(), detail::PackedDirections<Scalar>(once, options.copies),
+             std::move(b), options.keep_original ? Matrix<Scalar>(once) : Matrix<Scalar>()});
   }
 
   Index in_features() const { return data_->in; }
@@ -161,7 +167,7 @@ class PackedWeight {
    public:
     /// y = (W + s B A) x + b. @param x in x n, @param y out x n
     void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y) const {
-      packed_.forward(x, y, {b_.data(), b_.size()}, {}, {});
+      packed_.forward(x, y, {made_from_->b.data(), made_from_->b.size()}, {}, {});
     }
 
     /// dx = (W + s B A)' dy. @param dy out x n, @param dx in x n
@@ -171,27 +177,35 @@ class PackedWeight {
 
    private:
     friend PackedWeight;
-    Merged(const detail::PackedDirections<Scalar>& packed, Vector<Scalar> b)
-        : packed_(packed), b_(std::move(b)) {}
+    explicit Merged(std::shared_ptr<const Data> data)
+        : packed_(data->packed), made_from_(std::move(data)) {}
 
     detail::PackedDirections<Scalar> packed_;
-    Vector<Scalar> b_;  // out, or empty
+    std::shared_ptr<const Data> made_from_;
   };
 
   /// A copy of W for `merge` to write.
-  Merged make_merged() const { return {data_->packed, data_->b}; }
+  Merged make_merged() const { return Merged(data_); }
 
   /// merged = W + s B A. Allocates nothing. @param b out x r, @param at in x r: A'
-  /// @throws ShapeError, StateError if `merged` was made by a weight of another shape or layout
+  /// @throws ShapeError, StateError if `merged` was made by another weight
   void merge(Scalar s, ConstMatrixView<Scalar> b, ConstMatrixView<Scalar> at,
              Merged& merged) const {
+    if (merged.made_from_ != data_) {
+      throw StateError("PackedWeight::merge: the copy was made by another weight");
+    }
     data_->packed.merge(s, b, at, merged.packed_);
   }
 
   /// The multiply-adds of `merge` for a rank of 1, in units of in x out.
   Index merge_cost() const { return data_->packed.both() ? 2 : 1; }
 
-  void copy_to(MatrixView<Scalar> w) const { data_->packed.copy_to(w); }
+  /// w = W. @param w out x in
+  /// @throws ShapeError
+  void copy_to(MatrixView<Scalar> w) const {
+    require_shape("PackedWeight::copy_to", "w", w, out_features(), in_features());
+    data_->packed.copy_to(w);
+  }
   ConstVectorView<Scalar> bias() const { return {data_->b.data(), data_->b.size()}; }
 
  private:

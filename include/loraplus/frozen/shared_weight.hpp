@@ -40,7 +40,12 @@ class SharedWeight {
   /// The shared matrix, out x in.
   const Matrix<Scalar>& weight() const { return data_->w; }
 
-  void copy_to(MatrixView<Scalar> w) const { w = data_->w; }
+  /// w = W. @param w out x in
+  /// @throws ShapeError
+  void copy_to(MatrixView<Scalar> w) const {
+    require_shape("SharedWeight::copy_to", "w", w, out_features(), in_features());
+    w = data_->w;
+  }
   ConstVectorView<Scalar> bias() const { return {data_->b.data(), data_->b.size()}; }
 
  private:

@@ -55,7 +55,12 @@ class WeightView {
     kernels::affine_backward<Scalar>(weight(), dy, dx);
   }
 
-  void copy_to(MatrixView<Scalar> w) const { w = weight(); }
+  /// w = W. @param w out x in
+  /// @throws ShapeError
+  void copy_to(MatrixView<Scalar> w) const {
+    require_shape("WeightView::copy_to", "w", w, out_features(), in_features());
+    w = weight();
+  }
   ConstVectorView<Scalar> bias() const { return {b_, b_ == nullptr ? 0 : rows_}; }
 
  private:

@@ -81,6 +81,7 @@ void project_and_accumulate(Scalar s, ConstMatrixView<Scalar> f, ConstMatrixView
                             MatrixView<Scalar> grad_f) {
   require_shape("kernels::project_and_accumulate", "h", h, f.cols(), dy.cols());
   require_shape("kernels::project_and_accumulate", "z", z, f.cols(), dy.cols());
+  require_shape("kernels::project_and_accumulate", "grad_f", grad_f, dy.rows(), f.cols());
   constexpr Index second_cache = (Index{512} << 10) / static_cast<Index>(sizeof(Scalar));
   const Index group =
       std::max<Index>(dot_cols * outer_cols, second_cache / std::max<Index>(1, dy.rows()));

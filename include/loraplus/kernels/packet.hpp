@@ -151,21 +151,21 @@ LORAPLUS_ALWAYS_INLINE void store_sums(const Packet<Scalar> (&packets)[Count], S
                                        Scalar* to) {
   namespace internal = Eigen::internal;
   constexpr int folded = detail::lanes(decltype(detail::fold(packets[0])){});
-  Scalar sums[Count < 4 ? 4 : Count];
+  Scalar sums[Count < 4 ? 4 : Count] = {};
   if constexpr (folded == 4 && Count <= 4) {
     auto four = detail::four_sums<Count>(packets, s);
-    if constexpr (Count == 4) {
-      if (keep) four = internal::padd(internal::ploadu<decltype(four)>(to), four);
-      return internal::pstoreu(to, four);
+    if (keep) {  // in a packet for every Count: a compiler may fuse s * sum + to
+      if constexpr (Count < 4) std::copy_n(to, Count, sums);
+      four = internal::padd(internal::ploadu<decltype(four)>(Count < 4 ? sums : to), four);
     }
+    if constexpr (Count == 4) return internal::pstoreu(to, four);
     internal::pstoreu(sums, four);
+    std::copy_n(sums, Count, to);
   } else {
     for (int i = 0; i < Count; ++i) {
       sums[i] = s * internal::predux(packets[i]);
+      to[i] = keep ? to[i] + sums[i] : sums[i];
     }
-  }
-  for (int i = 0; i < Count; ++i) {
-    to[i] = keep ? to[i] + sums[i] : sums[i];
   }
 }
 

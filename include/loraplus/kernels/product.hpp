@@ -172,6 +172,7 @@ void require_product_shapes(Index out, Index in, ConstMatrixView<Scalar> x,
   require_argument(term.rank() <= fused_rank, "kernels::multiply",
                    "the rank of a term must be at most fused_rank",
                    static_cast<double>(term.rank()));
+  require_distinct("kernels::multiply", x, y);
   require_shape("kernels::multiply", "f", term.f, out, term.rank());
   require_shape("kernels::multiply", "h", term.h, term.rank(), x.cols());
 }

@@ -115,6 +115,7 @@ void multiply_transposed(const DotFactor<Scalar>& m, Scalar s, ConstMatrixView<S
                          MatrixView<Scalar> y, ConstVectorView<Scalar> b = {nullptr, 0}) {
   require_shape("kernels::multiply_transposed", "x", x, m.rows, x.cols());
   require_shape("kernels::multiply_transposed", "y", y, m.cols, x.cols());
+  require_distinct("kernels::multiply_transposed", x, y);
   constexpr Index rows = detail::dot_packets * packet_size<Scalar>;
   const bool has_bias = b.size() != 0;
   if (has_bias) {
