@@ -27,13 +27,17 @@
 #include <loraplus/nn/one_of.hpp>
 #include <loraplus/nn/sequential.hpp>
 #include <loraplus/optim/adam.hpp>
+#include <loraplus/optim/factor_pair.hpp>
+#include <loraplus/optim/lora_fa.hpp>
 #include <loraplus/optim/lora_plus.hpp>
 #include <loraplus/optim/optimizer.hpp>
+#include <loraplus/optim/riemannian.hpp>
 #include <loraplus/optim/schedule.hpp>
 #include <loraplus/optim/sgd.hpp>
 #include <loraplus/optim/update_rule.hpp>
 #include <loraplus/train/data.hpp>
 #include <loraplus/train/evaluate.hpp>
 #include <loraplus/train/fit.hpp>
+#include <loraplus/train/learning_rates.hpp>
 #include <loraplus/train/training_step.hpp>
 #include <loraplus/version.hpp>

@@ -128,6 +128,27 @@ TEST_CASE("a smaller batch, both rules of SGD and dx allocate nothing either") {
   });
 }
 
+TEST_CASE("the rules for pairs of factors allocate nothing, at ranks above and below a block") {
+  for (const Index rank : {3, 40}) {
+    std::mt19937_64 generator{1};
+    LoraLinear layer{
+        SharedWeight<float>(test::random_matrix<float>(90, 130, 1)), {.rank = rank}, generator};
+    auto cache = layer.make_cache(5);
+    const auto x = test::random_matrix<float>(130, 5, 2), dy = test::random_matrix<float>(90, 5, 3);
+    Matrix<float> y(90, 5);
+    Optimizer riemannian{Riemannian{AdamW{}}, layer};
+    Optimizer frozen_a{LoraFa{Sgd{}}, layer};
+    require_no_allocation([&] {
+      layer.forward(x, y, cache);
+      layer.backward(x, dy, cache);
+      riemannian.step(layer);
+      layer.forward(x, y, cache);
+      layer.backward(x, dy, cache);
+      frozen_a.step(layer);
+    });
+  }
+}
+
 TEST_CASE("a step over a packed weight allocates nothing, in both plans and at any size") {
   struct Shape {
     Index out, in, rank, n;

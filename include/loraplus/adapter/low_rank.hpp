@@ -75,8 +75,8 @@ class LowRank {
 
   template <typename Visitor>
   void visit_parameters(Visitor&& visit) {
-    visit(Parameter<Scalar>("lora_A", Role::lora_a, a_, a_gradient_));
-    visit(Parameter<Scalar>("lora_B", Role::lora_b, b_, b_gradient_));
+    visit(Parameter<Scalar>("lora_A", Role::lora_a, a_, a_gradient_, scaling_));
+    visit(Parameter<Scalar>("lora_B", Role::lora_b, b_, b_gradient_, scaling_));
   }
 
  private:

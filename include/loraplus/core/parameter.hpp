@@ -72,11 +72,12 @@ struct Parameter {
   bool is_row_major;  ///< the order of the coefficients in `value` and `gradient`
   FlatMap value;      ///< rows * cols coefficients in storage order
   FlatMap gradient;   ///< the same size and order
+  Scalar scaling;     ///< s of the adapter whose factor this is, else 1
 
   /// `values` and `gradients` have one shape.
   template <typename Plain>
   Parameter(std::string_view part, Role purpose, Eigen::PlainObjectBase<Plain>& values,
-            Eigen::PlainObjectBase<Plain>& gradients)
+            Eigen::PlainObjectBase<Plain>& gradients, Scalar adapter_scaling = Scalar(1))
       : name{part},
         role(purpose),
         rows(values.rows()),
@@ -84,7 +85,8 @@ struct Parameter {
         is_vector(Plain::IsVectorAtCompileTime),
         is_row_major(Plain::IsRowMajor),
         value(values.data(), values.size()),
-        gradient(gradients.data(), gradients.size()) {}
+        gradient(gradients.data(), gradients.size()),
+        scaling(adapter_scaling) {}
 
   Index size() const { return value.size(); }
 };

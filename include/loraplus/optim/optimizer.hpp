@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <limits>
 #include <loraplus/core/parameter.hpp>
+#include <loraplus/optim/factor_pair.hpp>
 #include <loraplus/optim/schedule.hpp>
 #include <loraplus/optim/update_rule.hpp>
 #include <optional>
@@ -46,7 +47,8 @@ template <UpdateRule Rule, RealScalar Scalar>
 class Optimizer {
  public:
   /// One group, "all", with the learning rate and the weight decay of the rule.
-  /// @throws ArgumentError for a setting out of its range, or an override that matches nothing
+  /// @throws ArgumentError for a setting out of its range, an override that matches nothing, or a
+  /// rule for pairs of factors (PairRule) and a model that has none or does not show them as pairs
   template <HasParameters Model>
   Optimizer(const Rule& rule, Model& model, OptimizerOptions options = {})
       : Optimizer(
@@ -58,18 +60,24 @@ class Optimizer {
   /// accumulation, only every so-manyth call does, by the mean; the others leave all as it is.
   /// @return whether the parameters were updated
   /// @throws StateError if the parameters are not those of construction, NonFiniteError if there
-  /// is a clip_norm and the norm is not finite. Parameters and state are untouched then; the
-  /// gradients stay to be looked at, zero_gradients clears the way for the next step.
+  /// is a clip_norm and the norm is not finite, or a PairRule meets a factor that is not finite.
+  /// Parameters and state are untouched then; the gradients stay to be looked at, zero_gradients
+  /// clears the way for the next step.
   template <HasParameters Model>
   bool step(Model& model) {
     require_same_parameters(model);
     if (++pending_ < options_.accumulation) return false;
     pending_ = 0;
     const double scale = gradient_scale(model);
+    precondition(model);
     const double factor = options_.schedule.factor(steps_);
     std::size_t index = 0;
     model.visit_parameters([&](Parameter<Scalar> parameter) {
       Slot& slot = slots_[index++];
+      if (detail::freezes<Rule>(slot.role)) {
+        parameter.gradient.setZero();
+        return;
+      }
       const ParameterGroup& group = groups_[slot.group];
       update(parameter, slot.state, static_cast<Scalar>(scale),
              {factor * group.learning_rate, group.weight_decay, steps_ + 1});
@@ -114,10 +122,12 @@ class Optimizer {
                   "loraplus: the optimizer and the model have different scalar types");
     validate();
     model.visit_parameters([&](const Parameter<Scalar>& parameter) {
+      const Index moments = detail::freezes<Rule>(parameter.role) ? 0 : rule_.state_count();
       slots_.push_back({parameter.name.str(), parameter.role,
                         choose(parameter.role, parameter.is_vector),
-                        OptimizerState<Scalar>::Zero(parameter.size(), rule_.state_count())});
+                        OptimizerState<Scalar>::Zero(parameter.size(), moments)});
     });
+    if constexpr (PairRule<Rule>) solver_.emplace(largest_rank(model));
     for (const GroupOverride& override : options_.overrides) {
       apply(override);
     }
@@ -232,6 +242,62 @@ class Optimizer {
     return mean * std::min(1.0, options_.clip_norm / (mean * std::sqrt(square) + 1e-6));
   }
 
+  /// Calls `use` with each pair of factors and the name of its B.
+  /// @throws ArgumentError if a factor stands alone, or is stored in the order that a pair is not
+  template <typename Model, typename Use>
+  static void visit_pairs(Model& model, Use&& use) {
+    std::optional<Parameter<Scalar>> a;
+    const auto require = [](bool valid, const Parameter<Scalar>& factor, const char* what) {
+      if (!valid) throw ArgumentError("Optimizer: '" + factor.name.str() + "' " + what);
+    };
+    model.visit_parameters([&](Parameter<Scalar> p) {
+      if (p.role == Role::lora_a) {
+        require(!a, p, "follows another A: a B must follow each");
+        require(p.is_row_major || p.rows <= 1 || p.cols <= 1, p, "must be row-major, r x in");
+        a.emplace(p);
+      } else if (p.role == Role::lora_b) {
+        require(a && a->rows == p.cols, p, "must follow an A of its rank");
+        require(!p.is_row_major || p.rows <= 1 || p.cols <= 1, p, "must be column-major, out x r");
+        FactorPair<Scalar> pair{{a->value.data(), a->rows, a->cols},
+                                {p.value.data(), p.cols, p.rows},
+                                {a->gradient.data(), a->rows, a->cols},
+                                {p.gradient.data(), p.cols, p.rows},
+                                p.scaling};
+        a.reset();
+        use(pair, p.name);
+      } else {
+        require(!a, p, "stands between an A and its B");
+      }
+    });
+    if (a) throw ArgumentError("Optimizer: the last A of the model has no B");
+  }
+
+  /// @throws ArgumentError if there are no pairs
+  template <typename Model>
+  static Index largest_rank(Model& model) {
+    Index rank = 0;
+    visit_pairs(model, [&](const FactorPair<Scalar>& pair, const QualifiedName& /*name*/) {
+      rank = std::max(rank, pair.a.rows());
+    });
+    if (rank == 0) {
+      throw ArgumentError("Optimizer: the rule is one for adapters, and the model has none");
+    }
+    return rank;
+  }
+
+  template <typename Model>
+  void precondition(Model& model) {
+    if constexpr (PairRule<Rule>) {
+      visit_pairs(model, [&](FactorPair<Scalar>& pair, const QualifiedName& name) {
+        if (!rule_.precondition(pair, *solver_)) {
+          throw NonFiniteError("Optimizer: the adapter of '" + name.str() +
+                               "' has factors that are not finite, or too large for the "
+                               "regularization of the rule");
+        }
+      });
+    }
+  }
+
   std::string parameter_names() const {
     std::string names;
     for (const Slot& slot : slots_) {
@@ -243,7 +309,8 @@ class Optimizer {
   Rule rule_;
   OptimizerOptions options_;
   std::vector<ParameterGroup> groups_;
-  std::vector<Slot> slots_;  // a parameter each, in visiting order
+  std::vector<Slot> slots_;           // a parameter each, in visiting order
+  std::optional<GramSolver> solver_;  // for a PairRule
   Index steps_ = 0;
   Index pending_ = 0;  // calls of step() since the last update
 };
