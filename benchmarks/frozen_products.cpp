@@ -1,6 +1,6 @@
 // y = W x and dx = W' dy: packed once (two copies, one copy) beside Eigen's product of a plain
 // matrix. The rate of one copy is told for both directions, one of which is that of two copies.
-#include "machine.hpp"
+#include "counters.hpp"
 
 namespace {
 

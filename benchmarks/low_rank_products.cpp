@@ -2,7 +2,7 @@
 // lie in memory alike, so each row of figures serves the two products that its name gives.
 #include <loraplus/kernels/reference.hpp>
 
-#include "machine.hpp"
+#include "counters.hpp"
 
 namespace {
 
