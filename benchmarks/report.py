@@ -53,6 +53,10 @@ def summary(products: Results, thin: Results, step: Results) -> str:
         name = f"1024x1024/n:{n}"
         return step[f"{other}/{name}"][time] / step[f"lora/{name}"][time]
 
+    def of_lora(ratio: int, n: int) -> float:
+        name = f"1024x1024/n:{n}"
+        return step[f"lora_plus_ratio_{ratio}/{name}"]["cpu_time"] / step[f"lora/{name}"]["cpu_time"]
+
     def threads(n: int) -> float:
         name = f"1024x1024/n:{n}"
         both = step[f"lora_two_threads/{name}/real_time"]["real_time"]
@@ -76,6 +80,8 @@ def summary(products: Results, thin: Results, step: Results) -> str:
         ["n = 8: Eigen's plain expressions / ours", f"{faster('eigen_plain', 8):.2f}"],
         ["LoRA+ / LoRA, n = 8, 32, 128, 512",
          span([faster("lora_plus", n) for n in (8, 32, 128, 512)])],
+        ["LoRA+ with ratio 1, 4, 16, 64 / LoRA, n = 128",
+         ", ".join(f"{of_lora(ratio, 128):.2f}" for ratio in (1, 4, 16, 64))],
         ["one thread / two threads, n = 32, 128, 512",
          ", ".join(f"{threads(n):.2f}" for n in (32, 128, 512))],
     ]

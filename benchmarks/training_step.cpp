@@ -2,8 +2,8 @@
 // 784-256-256-10. "of_peak" counts the multiply-adds of the cheapest plan, so whatever a variant
 // does beside them shows. The learning rates are zero: a model that learned the one batch by heart
 // would end in denormal numbers, which are slow.
+#include "counters.hpp"
 #include "eigen_lora.hpp"
-#include "machine.hpp"
 
 namespace {
 
@@ -78,10 +78,10 @@ void lora_two_threads(benchmark::State& state, Shape shape) {
   Eigen::setNbThreads(1);
 }
 
-void lora_plus(benchmark::State& state, Shape shape) {
+void lora_plus(benchmark::State& state, Shape shape, double ratio) {
   const PackedWeight<float> weight(random_batch(shape.out, shape.in));
   auto layer = make_layer(weight, Plan::unmerged);
-  LoraPlus optimizer{AdamW{.learning_rate = 0}, {.ratio = 16}, layer};
+  LoraPlus optimizer{AdamW{.learning_rate = 0}, {.ratio = ratio}, layer};
   run_layer(state, shape, layer, optimizer, lora_multiply_adds(shape, state.range(0)),
             static_cast<double>(weight.bytes()));
 }
@@ -194,7 +194,7 @@ void add_layers(Shape shape) {
   benchmark::internal::Benchmark* const all[] = {
       add("lora" + size, lora, shape, Copies::two, Plan::unmerged),
       add("lora_two_threads" + size, lora_two_threads, shape)->UseRealTime(),
-      add("lora_plus" + size, lora_plus, shape),
+      add("lora_plus" + size, lora_plus, shape, 16.0),
       add("lora_merged_plan" + size, lora, shape, Copies::two, Plan::merged),
       add("lora_one_copy" + size, lora, shape, Copies::one, Plan::unmerged),
       add("lora_unpacked" + size, lora_unpacked, shape),
@@ -206,6 +206,16 @@ void add_layers(Shape shape) {
     for (const Index n : {1, 8, 32, 128, 512}) {
       made->Arg(n);
     }
+  }
+}
+
+/// What a ratio costs: nothing, whatever it is.
+void add_ratios() {
+  for (const int ratio : {1, 4, 16, 64}) {
+    add("lora_plus_ratio_" + std::to_string(ratio) + "/1024x1024", lora_plus, Shape{1024, 1024},
+        static_cast<double>(ratio))
+        ->Arg(8)
+        ->Arg(128);
   }
 }
 
@@ -233,6 +243,7 @@ int main(int argc, char** argv) {
   for (const Shape shape : {Shape{256, 256}, {256, 784}, {1024, 1024}, {3072, 768}, {4096, 4096}}) {
     add_layers(shape);
   }
+  add_ratios();
   add_mlps();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();

@@ -24,8 +24,9 @@ std::string minutes_and_seconds(double seconds) {
 
 Progress::Progress(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1) {}
 
-void Progress::begin(std::string label, Index total) {
+void Progress::begin(std::string label, Index total, std::string unit) {
   label_ = std::move(label);
+  unit_ = std::move(unit);
   total_ = total;
   done_ = 0;
   start_ = Clock::now();
@@ -68,12 +69,12 @@ std::string Progress::bar() const {
   return '[' + std::string(filled, '#') + std::string(width - filled, '.') + "] " + percent;
 }
 
-/// ", 812 steps/s, 0:12 left"
+/// ", 812 steps/s, 0:12 left" and the like
 std::string Progress::speed_and_time() const {
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   if (done_ == 0 || seconds <= 0) return {};
   const double rate = static_cast<double>(done_) / seconds;
-  const std::string speed = ", " + std::to_string(std::llround(rate)) + " steps/s, ";
+  const std::string speed = ", " + std::to_string(std::llround(rate)) + ' ' + unit_ + "/s, ";
   if (done_ == total_) return speed + "took " + minutes_and_seconds(seconds);
   return speed + minutes_and_seconds(static_cast<double>(total_ - done_) / rate) + " left";
 }

@@ -14,8 +14,8 @@ class Progress {
  public:
   explicit Progress(bool quiet);
 
-  /// Begins a phase of `total` steps. @param label what is done, "pretraining"
-  void begin(std::string label, Index total);
+  /// Begins a phase of `total` steps. @param label what is done, "pretraining", @param unit "steps"
+  void begin(std::string label, Index total, std::string unit = "steps");
 
   void advance(Index steps = 1);
 
@@ -33,6 +33,7 @@ class Progress {
   bool terminal_;
   std::mutex mutex_;
   std::string label_;
+  std::string unit_;
   Index total_ = 0;
   Index done_ = 0;
   Clock::time_point start_;

@@ -1,7 +1,6 @@
 // The parts of the example finetune_mlp, and the program as a user runs it, on small IDX files
 // that this test writes.
 #include <sys/wait.h>
-#include <zlib.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -16,6 +15,7 @@
 #include "finetune_mlp/tasks.hpp"
 #include "support/catch.hpp"
 #include "support/errors.hpp"
+#include "support/idx_data.hpp"
 #include "support/matrices.hpp"
 
 namespace {
@@ -26,63 +26,14 @@ using finetune::Task;
 using loraplus::Index;
 using loraplus::Matrix;
 
-constexpr int side = 8;
+constexpr int side = test::image_side;
+using test::read;
+using test::write;
 
-std::string big_endian(std::uint32_t value) {
-  std::string bytes;
-  for (const unsigned shift : {24U, 16U, 8U, 0U}) {
-    bytes += static_cast<char>((value >> shift) & 0xFFU);
-  }
-  return bytes;
-}
-
-void write(const fs::path& file, const std::string& content) {
-  std::ofstream(file, std::ios::binary) << content;
-}
-
-void write_gzipped(const fs::path& file, const std::string& content) {
-  const gzFile stream = gzopen(file.c_str(), "wb");
-  gzwrite(stream, content.data(), static_cast<unsigned>(content.size()));
-  gzclose(stream);
-}
-
-std::string read(const fs::path& file) {
-  std::ostringstream content;
-  content << std::ifstream(file, std::ios::binary).rdbuf();
-  return content.str();
-}
-
-/// Images whose class is the brightest of their first ten pixels, as an IDX file.
-std::string images(int count) {
-  std::string bytes = big_endian(0x803) + big_endian(static_cast<std::uint32_t>(count)) +
-                      big_endian(side) + big_endian(side);
-  std::mt19937_64 generator{1};
-  for (int image = 0; image < count; ++image) {
-    for (int pixel = 0; pixel < side * side; ++pixel) {
-      const bool bright = pixel == image % 10;
-      bytes += static_cast<char>(bright ? 255 : loraplus::uniform_index(generator, 100));
-    }
-  }
-  return bytes;
-}
-
-std::string labels(int count) {
-  std::string bytes = big_endian(0x801) + big_endian(static_cast<std::uint32_t>(count));
-  for (int image = 0; image < count; ++image) {
-    bytes += static_cast<char>(image % 10);
-  }
-  return bytes;
-}
-
-/// A fresh folder with a small data set, half of its files gzipped.
+/// A fresh folder with a small data set.
 fs::path make_data(const std::string& name) {
   const fs::path folder = fs::path(FINETUNE_FOLDER) / name;
-  fs::remove_all(folder);
-  fs::create_directories(folder);
-  write_gzipped(folder / "train-images-idx3-ubyte.gz", images(360));
-  write(folder / "train-labels-idx1-ubyte", labels(360));
-  write(folder / "t10k-images-idx3-ubyte", images(60));
-  write_gzipped(folder / "t10k-labels-idx1-ubyte.gz", labels(60));
+  test::make_idx_data(folder);
   return folder;
 }
 
@@ -128,10 +79,10 @@ TEST_CASE("files that are not what they should be are refused by name and reason
     CHECK(test::contains(message, file.string()));
     return message;
   };
-  CHECK(test::contains(refusal(labels(60)), "0x00000803, found 0x00000801"));
+  CHECK(test::contains(refusal(test::idx_labels(60)), "0x00000803, found 0x00000801"));
   CHECK(test::contains(refusal(""), "truncated"));
-  CHECK(test::contains(refusal(images(60).substr(0, 1000)), "truncated"));
-  CHECK(test::contains(refusal(images(60) + "x"), "more data"));
+  CHECK(test::contains(refusal(test::idx_images(60).substr(0, 1000)), "truncated"));
+  CHECK(test::contains(refusal(test::idx_images(60) + "x"), "more data"));
   CHECK(test::contains(refusal(big_endian(0x803) + big_endian(0xFFFFFFFFU) +
                                big_endian(0xFFFFFFFFU) + big_endian(0xFFFFFFFFU)),
                        "implausible"));
