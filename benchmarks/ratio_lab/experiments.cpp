@@ -255,6 +255,15 @@ double fastest_rate(std::span<const double> g_log2, const std::vector<std::vecto
   return found;
 }
 
+/// The median of what curves are at one of their points.
+double median_at(std::span<const std::vector<double>> runs, std::size_t point) {
+  std::vector<double> losses;
+  for (const auto& curve : runs) {
+    losses.push_back(curve[point]);
+  }
+  return median(std::move(losses));
+}
+
 /// The median of the ratios of two methods' steps, pair by pair; a pair of which neither reached
 /// the target is left out.
 double median_ratio(std::span<const double> a, std::span<const double> b,
@@ -470,29 +479,26 @@ Section sweep_section(const Sweep& sweep, const std::string& tag) {
 
 Speed measure_speed(Lab& lab, const SpeedOptions& options) {
   Speed found{.options = options};
+  const Index interval = std::min(options.interval, options.training.steps);
   const Setup setup = make_setup(options.task, options.width);
   const auto tuning = options.seeds.to_tune();
   const auto reporting = options.seeds.to_report();
   const std::vector<Arm> lora = {
       ratio_arm(options.training, 0, options.low_log2, options.high_log2)};
   const auto tuned = search(lab, "speed: LoRA's loss", setup, lora, tuning);
-  std::vector<double> losses;
-  for (const double loss : tuned[0].points[tuned[0].best].losses) {
-    losses.push_back(std::exp(loss));
-  }
-  found.target = median(losses);
-
   std::vector<double> g_log2;
   for (double g = tuned[0].points.front().g_log2; g <= tuned[0].points.back().g_log2; g += 0.5) {
     g_log2.push_back(g);
   }
-  Trial trial{.training = options.training, .curve_interval = options.interval};
+  Trial trial{.training = options.training, .curve_interval = interval};
   trial.training.steps = 2 * options.training.steps;
   const auto limit = static_cast<double>(trial.training.steps);
-  const auto tune = [&](int ratio_log2) {
+  const auto curves_at = [&](int ratio_log2) {
     trial.rates.ratio_log2 = ratio_log2;
-    const auto runs = curves(lab, "speed: tuning", setup, trial, g_log2, tuning);
-    return Rates{fastest_rate(g_log2, runs, tuning.size(), found.target, options.interval, limit),
+    return curves(lab, "speed: tuning", setup, trial, g_log2, tuning);
+  };
+  const auto fastest = [&](int ratio_log2, const std::vector<std::vector<double>>& runs) {
+    return Rates{fastest_rate(g_log2, runs, tuning.size(), found.target, interval, limit),
                  ratio_log2};
   };
   const auto steps = [&](const Rates& rates, std::span<const std::uint64_t> seeds) {
@@ -500,12 +506,16 @@ Speed measure_speed(Lab& lab, const SpeedOptions& options) {
     std::vector<double> made;
     for (const auto& curve :
          curves(lab, "speed: reporting", setup, trial, std::span(&rates.g_log2, 1), seeds)) {
-      made.push_back(steps_to(curve, found.target, options.interval));
+      made.push_back(steps_to(curve, found.target, interval));
     }
     return made;
   };
-  found.lora = tune(0);
-  found.lora_plus = tune(options.ratio_log2);
+  const auto lora_curves = curves_at(0);
+  found.target =
+      median_at(std::span(lora_curves).subspan(tuned[0].best * tuning.size(), tuning.size()),
+                static_cast<std::size_t>(options.training.steps / interval - 1));
+  found.lora = fastest(0, lora_curves);
+  found.lora_plus = fastest(options.ratio_log2, curves_at(options.ratio_log2));
   found.lora_steps = steps(found.lora, reporting);
   found.plus_steps = steps(found.lora_plus, reporting);
   // the null: as many runs of LoRA again, on seeds that share the frozen networks but nothing else
@@ -522,8 +532,9 @@ Speed measure_speed(Lab& lab, const SpeedOptions& options) {
 
 Section speed_section(const std::vector<Speed>& speeds) {
   Table table{
-      "Steps to the validation loss that LoRA, tuned for its last loss, ends with (the median "
-      "over the tuning seeds); then each method has the rate that gets there soonest. Median "
+      "Steps to the validation loss (of 1,024 samples) that LoRA, tuned for its last loss, ends "
+      "with (the median over the tuning seeds); then each method has the rate that gets there "
+      "soonest. Median "
       "of the ratio over pairs of fresh seeds, with its bootstrap interval; 'null' is LoRA "
       "against LoRA on other seeds, and must cover 1.",
       {"task", "n", "random", "steps of LoRA", "of LoRA+ ", "ratio", "interval", "null",

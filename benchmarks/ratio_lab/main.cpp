@@ -46,6 +46,16 @@ Json made_by(int argc, char** argv, unsigned threads) {
       {"threads", threads}};
 }
 
+/// Says so if the finished trials were made by another build or machine: bits may differ.
+void warn_of_other_maker(const Json& before, const Json& now) {
+  for (const char* name : {"loraplus", "Eigen", "compiler", "flags", "processor"}) {
+    if (before.value(name, Json()) == now.at(name)) continue;
+    std::cerr << "ratio_lab: the trials before were made with " << name << " = "
+              << before.value(name, Json()).dump() << ", now it is " << now.at(name).dump()
+              << ": their last bits may differ\n";
+  }
+}
+
 /// Prints the document and writes its report.
 void tell(const lab::Document& document, const lab::Store& store,
           const std::filesystem::path& out) {
@@ -69,9 +79,11 @@ int run(const lab::CommandLine& line, const Json& maker) {
   if (!store.notice().empty()) std::cerr << "ratio_lab: " << store.notice() << '\n';
   if (!store.results().empty() && !line.report_only) {
     std::cerr << "ratio_lab: goes on with " << store.results().size() << " finished trials\n";
+    warn_of_other_maker(store.made_by(), maker);
   }
   const Json settings = store.settings();
   lab::Problems problems(settings.value("data", ""));
+  if (!line.report_only && lab::needs_images(settings)) problems.load_images();
   lab::Runner runner(store, line.threads, progress);
   lab::Lab laboratory{problems, runner};
   finetune::catch_interrupts();

@@ -68,19 +68,22 @@ std::string ProblemKey::text() const {
 std::shared_ptr<const Problem> Problems::get(const ProblemKey& key) {
   return problems_.get(key.text(), [&] {
     if (key.task == "teacher") return make_teacher_problem(key);
-    const auto splits = splits_.get("", [&] {
-      finetune::Options options;
-      options.data = data_;
-      return finetune::load(options);
-    });
+    const auto splits = images();
     const auto network = networks_.get(key.network_text(), [&] { return pretrain(key, *splits); });
     return make_image_problem(key, *network, *splits);
   });
 }
 
+std::shared_ptr<const finetune::Splits> Problems::images() {
+  return splits_.get("", [&] {
+    finetune::Options options;
+    options.data = data_;
+    return finetune::load(options);
+  });
+}
+
 void Problems::clear() {
   problems_.clear();
-  networks_.clear();
 }
 
 Features make_features(const Linear<float>& first, const Linear<float>& layer,
@@ -102,7 +105,8 @@ void judge_before(Problem& problem) {
   std::mt19937_64 generator{1};
   const Index n = problem.width();
   const loraplus::LowRank<float> untrained(n, n, none, generator);  // B = 0
-  problem.loss_before = Evaluator(problem).loss(untrained, problem.validation);
+  problem.loss_before =
+      Evaluator(problem).loss(untrained, problem.validation, problem.validation.size());
 }
 
 Problem make_teacher_problem(const ProblemKey& key) {

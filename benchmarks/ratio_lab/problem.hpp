@@ -98,10 +98,17 @@ class Problems {
   /// @throws finetune::NoData, finetune::IdxError
   std::shared_ptr<const Problem> get(const ProblemKey& key);
 
-  /// Frees the memory of what nobody uses, but for the images.
+  /// Reads the images now, so that a run that cannot be done does not begin.
+  /// @throws finetune::NoData, finetune::IdxError
+  void load_images() { images(); }
+
+  /// Frees the memory of problems that nobody uses; their networks, which took long to train and
+  /// are small beside the features of all images, stay.
   void clear();
 
  private:
+  std::shared_ptr<const finetune::Splits> images();
+
   std::string data_;
   Memo<finetune::Splits> splits_;
   Memo<Network> networks_;

@@ -134,7 +134,7 @@ Document reproduce(Lab& lab, const Plan& plan) {
                                              .seeds = options.seeds,
                                              .low_log2 = options.low_log2,
                                              .high_log2 = options.high_log2,
-                                             .interval = 5}));
+                                             .interval = 10}));
         if (b) speeds_b.push_back(speeds.back());
       }
     }

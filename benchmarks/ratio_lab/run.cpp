@@ -134,6 +134,11 @@ Document run(const Json& settings, Lab& lab) {
   throw std::invalid_argument("no command is called '" + command + "'");
 }
 
+bool needs_images(const Json& settings) {
+  if (settings.at("command") == "reproduce") return !plan_for(settings.at("budget")).images.empty();
+  return settings.value("task", "teacher") != "teacher";
+}
+
 Document measure_pace(unsigned threads) {
   Trial trial{.problem = {.task = "teacher", .width = 1024},
               .training = {.rank = 4, .steps = 100},

@@ -50,6 +50,16 @@ void apply_head(const Problem& problem, ConstMatrixView<float> active, MatrixVie
   if (problem.head_bias.size() > 0) outputs.colwise() += problem.head_bias;
 }
 
+/// Asks for a column that is to be copied soon: it lies anywhere in a matrix larger than the
+/// caches.
+void prefetch(const Matrix<float>& matrix, Index column) {
+  constexpr Index line = 16;
+  const float* data = matrix.col(column).data();
+  for (Index i = 0; i < matrix.rows(); i += line) {
+    __builtin_prefetch(data + i);
+  }
+}
+
 /// The samples of a step: all of a part, in place, or some that are copied together.
 class Batches {
  public:
@@ -66,6 +76,10 @@ class Batches {
     if (!copied_) return {all_, all_.size()};
     const auto indices = sampler_.next(generator_);
     for (std::size_t i = 0; i < indices.size(); ++i) {
+      if (i + 1 < indices.size()) {
+        prefetch(all_.z, indices[i + 1]);
+        prefetch(all_.p0, indices[i + 1]);
+      }
       const auto to = static_cast<Index>(i);
       copied_->z.col(to) = all_.z.col(indices[i]);
       copied_->p0.col(to) = all_.p0.col(indices[i]);
@@ -90,23 +104,23 @@ class Tail {
  public:
   explicit Tail(const Problem& problem)
       : problem_(problem),
-        active_(problem.width(), block_of(problem.width())),
+        gradient_(problem.width(), block_of(problem.width())),
         output_(problem.head.cols(), block_of(problem.width())) {}
 
   /// @param p n x count, the outputs of the adapted layer for the samples from `first` on;
   /// overwritten by the gradient of the mean loss over `total` samples
   /// @return the summed loss
   double operator()(const Features& batch, Index first, Index total, MatrixView<float> p) {
-    auto active = active_.leftCols(p.cols());
+    auto gradient = gradient_.leftCols(p.cols());
     auto output = output_.leftCols(p.cols());
-    active = p.cwiseMax(0.0F);
-    apply_head(problem_, active, output);
+    p = p.cwiseMax(0.0F);
+    apply_head(problem_, p, output);
     const double loss = loss_of(batch, first, total, output);
-    active.setZero();
-    loraplus::kernels::expand<float>(problem_.head, output, active);
+    gradient.setZero();
+    loraplus::kernels::expand<float>(problem_.head, output, gradient);
     for (Index sample = 0; sample < p.cols(); ++sample) {
       float* to = p.col(sample).data();
-      const float* from = active.col(sample).data();
+      const float* from = gradient.col(sample).data();
       for (Index i = 0; i < p.rows(); ++i) {
         to[i] = to[i] > 0 ? from[i] : 0.0F;
       }
@@ -116,8 +130,8 @@ class Tail {
 
  private:
   const Problem& problem_;
-  Matrix<float> active_;  // n x block
-  Matrix<float> output_;  // k x block
+  Matrix<float> gradient_;  // n x block, by the outputs of the relu
+  Matrix<float> output_;    // k x block
 };
 
 /// A low-rank adapter over cached products: a step costs O(r n) a sample.
@@ -216,11 +230,17 @@ Outcome train(const Problem& problem, const Trial& trial, Adapted& adapted,
     }
     update();
     if (trial.curve_interval > 0 && step % trial.curve_interval == 0) {
-      outcome.curve.push_back(capped(evaluator.loss(adapted.parameters(), problem.validation)));
+      outcome.curve.push_back(
+          capped(evaluator.loss(adapted.parameters(), problem.validation, curve_samples)));
     }
   }
+  if (trial.curve_interval > 0) {
+    const auto points = trial.training.steps / trial.curve_interval;
+    outcome.curve.resize(static_cast<std::size_t>(points), cap);  // those after a divergence
+  }
   const Features& judged = trial.judge == Judge::validation ? problem.validation : problem.test;
-  outcome.loss = outcome.diverged ? cap : capped(evaluator.loss(adapted.parameters(), judged));
+  outcome.loss =
+      outcome.diverged ? cap : capped(evaluator.loss(adapted.parameters(), judged, judged.size()));
   outcome.diverged = outcome.loss == cap;
   return outcome;
 }
@@ -357,24 +377,25 @@ Evaluator::Evaluator(const Problem& problem)
       p_(problem.width(), block_of(problem.width())),
       output_(problem.head.cols(), block_of(problem.width())) {}
 
-double Evaluator::loss_over(const Features& part,
+double Evaluator::loss_over(const Features& part, Index samples,
                             const std::function<void(Index, MatrixView<float>)>& fill) {
   double sum = 0;
-  for (Index first = 0; first < part.size(); first += p_.cols()) {
-    const Index count = std::min(p_.cols(), part.size() - first);
+  samples = std::min(samples, part.size());
+  for (Index first = 0; first < samples; first += p_.cols()) {
+    const Index count = std::min(p_.cols(), samples - first);
     auto p = p_.leftCols(count);
     auto output = output_.leftCols(count);
     fill(first, p);
     p = p.cwiseMax(0.0F);
     apply_head(problem_, p, output);
-    sum += loss_of(part, first, part.size(), output);
+    sum += loss_of(part, first, samples, output);
   }
-  return sum / static_cast<double>(part.size());
+  return sum / static_cast<double>(samples);
 }
 
-double Evaluator::loss(const LowRank<float>& factors, const Features& part) {
+double Evaluator::loss(const LowRank<float>& factors, const Features& part, Index samples) {
   h_.resize(factors.rank(), p_.cols());
-  return loss_over(part, [&](Index first, MatrixView<float> p) {
+  return loss_over(part, samples, [&](Index first, MatrixView<float> p) {
     auto h = h_.leftCols(p.cols());
     p = part.p0.middleCols(first, p.cols());
     factors.project(part.z.middleCols(first, p.cols()), h);
@@ -382,9 +403,9 @@ double Evaluator::loss(const LowRank<float>& factors, const Features& part) {
   });
 }
 
-double Evaluator::loss(const Linear<float>& layer, const Features& part) {
+double Evaluator::loss(const Linear<float>& layer, const Features& part, Index samples) {
   Linear<float>::Cache cache;
-  return loss_over(part, [&](Index first, MatrixView<float> p) {
+  return loss_over(part, samples, [&](Index first, MatrixView<float> p) {
     layer.forward(part.z.middleCols(first, p.cols()), p, cache);
   });
 }

@@ -59,6 +59,9 @@ struct Trial {
   std::string key() const;
 };
 
+/// Samples of the validation set, its first ones, that a point of a curve is the loss of.
+inline constexpr Index curve_samples = 1024;
+
 /// A loss above this many times that before training counts as this: the trial diverged.
 inline constexpr double divergence_factor = 10;
 
@@ -82,13 +85,13 @@ class Evaluator {
  public:
   explicit Evaluator(const Problem& problem);
 
-  /// The mean loss over all samples of a part.
-  double loss(const loraplus::LowRank<float>& factors, const Features& part);
-  double loss(const loraplus::Linear<float>& layer, const Features& part);
+  /// The mean loss over the first samples of a part.
+  double loss(const loraplus::LowRank<float>& factors, const Features& part, Index samples);
+  double loss(const loraplus::Linear<float>& layer, const Features& part, Index samples);
 
  private:
   /// @param fill writes the outputs of the layer, n x count, of the samples first ... + count
-  double loss_over(const Features& part,
+  double loss_over(const Features& part, Index samples,
                    const std::function<void(Index, loraplus::MatrixView<float>)>& fill);
 
   const Problem& problem_;

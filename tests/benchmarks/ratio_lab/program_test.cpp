@@ -120,12 +120,20 @@ TEST_CASE("results that are cut, of other settings, or incomplete are named") {
   CHECK(test::contains(other.text, "made with ratio_log2 = 4, now it is 2"));
   CHECK(trials(folder) == expected);
   CHECK(run(fresh_folder("nothing"), "report").code == 1);
+
+  std::string by_another = whole;
+  by_another.insert(by_another.find("\"compiler\":\"") + 12, "another ");
+  std::ofstream(file, std::ios::binary) << by_another;
+  const Ended warned = run(folder, brief);
+  CHECK(warned.code == 0);
+  CHECK(test::contains(warned.text, "made with compiler = \"another "));
 }
 
 TEST_CASE("every subcommand ends with a report, and wrong values are refused by name") {
   for (const std::string arguments :
        {"width --task teacher --widths 8 16 --ratios 4 --rank 1 --steps 5 --tuning-seeds 1 "
         "--reporting-seeds 2",
+        "theory --largest-width 256 --tuning-seeds 1 --reporting-seeds 2",
         "compare --task teacher --width 8 --rank 1 --steps 5 --tuning-seeds 1 --reporting-seeds 2",
         "speed --task teacher --width 8 --rank 1 --steps 10 --tuning-seeds 1 --reporting-seeds "
         "2"}) {
@@ -152,8 +160,10 @@ TEST_CASE("every subcommand ends with a report, and wrong values are refused by 
   const Ended help = run(folder, "--help");
   CHECK(help.code == 0);
   CHECK(test::contains(help.text, "reproduce"));
-  const Ended no_data =
-      run(folder, "sweep --task invert --data /nonexistent --tuning-seeds 1 --width 8 --steps 1");
-  CHECK(no_data.code == 1);
-  CHECK(test::contains(no_data.text, "/nonexistent"));
+  for (const std::string needs_data : {"sweep --task invert", "reproduce --budget 30m"}) {
+    const Ended no_data = run(folder, needs_data + " --data /nonexistent");
+    CHECK(no_data.code == 1);
+    CHECK(test::contains(no_data.text, "/nonexistent"));
+    fs::remove_all(folder / "out");
+  }
 }

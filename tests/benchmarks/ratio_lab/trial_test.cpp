@@ -226,8 +226,7 @@ TEST_CASE("a network for images is trained, frozen and cached") {
   options.data = folder.string();
   const auto splits = finetune::load(options);
   for (const bool mup : {true, false}) {
-    const auto network =
-        lab::pretrain({.width = 16, .mup = mup, .pretrain_steps = 300}, splits);
+    const auto network = lab::pretrain({.width = 16, .mup = mup, .pretrain_steps = 300}, splits);
     CHECK(loraplus::accuracy(network, splits.pretrain) > 0.5);
   }
   CHECK_THROWS_AS(problems.get({.task = "flip", .width = 16, .pretrain_steps = 20}),
