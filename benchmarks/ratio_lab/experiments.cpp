@@ -132,14 +132,15 @@ Picture curves_picture(const WidthStudy& study, const WidthStudy::At& at, const 
                             std::max<double>(1, static_cast<double>(at.by_ratio.size() - 1))) +
              " title 'ratio " + ratio_text(arm.arm.ratio_log2) + "'";
   }
-  return {name,
-          "Validation loss against the mean rate g, n = " + std::to_string(at.width) + ", " +
-              init_name(study.training.b_random) + ".",
-          data +
-              "set palette defined (0 '#0072b2', 0.5 '#999999', 1 '#d55e00')\nunset colorbox\n"
-              "set logscale xy 2\nset xlabel 'g = sqrt(rate of A x rate of B)'\n"
-              "set ylabel 'validation loss'\nset key outside\n" +
-              plots + '\n'};
+  return {
+      name,
+      "Validation loss against the mean rate g, n = " + std::to_string(at.width) + ", " +
+          init_name(study.training.b_random) + ".",
+      data +
+          "set palette defined (0 '#0072b2', 0.5 '#999999', 1 '#d55e00')\nunset colorbox\n"
+          "set logscale xy 2\nset format x '2^%L'\nset xlabel 'g = sqrt(rate of A x rate of B)'\n"
+          "set ylabel 'validation loss'\nset key outside\n" +
+          plots + '\n'};
 }
 
 /// The best ratio, and the largest that is nearly as good, against the width.
@@ -345,7 +346,9 @@ Section width_section(const std::array<WidthStudy, 2>& studies, const std::strin
       "LoRA's loss is 5 % higher), then its 95 % interval. 'Tie': the interval lies within 5 %; "
       "'open': it tells neither. Gains in one table are corrected together (Holm). Training: " +
       training_text(studies[0].training) + ".");
-  section.blocks.emplace_back(ratio_picture(studies, tag + "-ratio"));
+  if (studies[0].widths.size() > 1) {
+    section.blocks.emplace_back(ratio_picture(studies, tag + "-ratio"));
+  }
   for (const WidthStudy& study : studies) {
     Table table{init_name(study.training.b_random),
                 {"n", "LoRA: g", "test loss", "best ratio", "g", "its gain", "", "gain of ratio 16",
@@ -472,7 +475,8 @@ Section sweep_section(const Sweep& sweep, const std::string& tag) {
           "set size ratio -1\nset xlabel 'log2 of the rate of A'\n"
           "set ylabel 'log2 of the rate of B'\nset logscale cb\nset cblabel 'loss'\n"
           "set key off\n"
-          "plot $map using 1:2:3 with points pt 5 ps 0.9 palette, x lw 1.5 lc '#d55e00'\n"});
+          "set offsets 0.7, 0.7, 0.7, 0.7\n"  // the diamonds of the cells tile the plane
+          "plot $map using 1:2:3 with points pt 13 ps 1.75 palette, x lw 1.5 lc '#d55e00'\n"});
   section.blocks.emplace_back(std::move(table));
   return section;
 }

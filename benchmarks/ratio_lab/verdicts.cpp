@@ -110,7 +110,8 @@ Verdict judge_gain_b_random(std::span<const WidthStudy> studies) {
     } else {
       results.emplace_back(line.slope_interval.high < 0 || loses ? failed : partial);
     }
-    append(evidence, study.task + ": slope of the best ratio " + text_of(line) +
+    append(evidence, study.task + ' ' + results.back() + ": slope of the best ratio " +
+                         text_of(line) +
                          ", ratio 16 at n = " + std::to_string(study.widths.back().width) +
                          " gains " + text_of(gain) + ", " + judgement(gain, p_values[i]));
   }
@@ -120,7 +121,7 @@ Verdict judge_gain_b_random(std::span<const WidthStudy> studies) {
       "best rate in the widest network.",
       "The slope of log2 of the best ratio on log2 n is above 0 (95 % bootstrap), and the gain of "
       "ratio 16 at the largest n too (95 %, Holm over the tasks). Failed if the slope is below 0, "
-      "or ratio 16 loses more than 5 %; else partial.",
+      "or ratio 16 loses more than 5 %; else partial. Partial, too, if the tasks do not agree.",
       together(results), evidence};
 }
 
@@ -130,13 +131,14 @@ Verdict judge_growth_a_random(std::span<const WidthStudy> studies) {
   for (const WidthStudy& study : studies) {
     const Line line = study.largest_good_ratio();
     results.push_back(sign_of(line.slope_interval));
-    append(evidence, study.task + ": " + text_of(line));
+    append(evidence, study.task + ' ' + results.back() + ": " + text_of(line));
   }
   return {
       "R3",
       "With A random (Init[1]) the largest ratio that is as good as the best grows with the width.",
       "The slope of log2 of the largest ratio within 5 % of the best, on log2 n, is above 0 (95 % "
-      "bootstrap). Failed if it is below 0; else partial. A gain is not asked for.",
+      "bootstrap). Failed if it is below 0; else partial, and if the tasks do not agree. A gain is "
+      "not asked for.",
       together(results), evidence};
 }
 
@@ -151,17 +153,17 @@ Verdict judge_hard_task(std::span<const WidthStudy> easy, std::span<const WidthS
     }
     const Estimate estimate = paired_t(differences);
     results.push_back(sign_of(estimate.interval));
-    append(evidence, std::string(easy[i].training.b_random ? "B" : "A") + " random: gain " +
-                         gain_text(mean(hard_gains)) + " on the hard task, " +
-                         gain_text(mean(easy_gains)) + " on the easy one, difference " +
-                         text_of(estimate));
+    append(evidence, std::string(easy[i].training.b_random ? "B" : "A") + " random " +
+                         results.back() + ": gain " + gain_text(mean(hard_gains)) +
+                         " on the hard task, " + gain_text(mean(easy_gains)) +
+                         " on the easy one, difference " + text_of(estimate));
   }
   return {
       "R4",
       "What the best ratio gains over LoRA is larger on the hard task (inverted images, shifted "
       "labels) than on the easy one (turned by 15 degrees).",
       "The difference of the gains, the mean over the widths, is above 0 (95 %, paired by seed). "
-      "Failed if it is below 0; else partial.",
+      "Failed if it is below 0; else partial, and if the initialisations do not agree.",
       together(results), evidence};
 }
 
@@ -172,7 +174,8 @@ Verdict judge_speed(std::span<const Speed> speeds) {
     const bool null_covers = speed.null_interval.contains(1);
     results.push_back(null_covers ? sign_of(speed.interval, 1) : partial);
     append(evidence,
-           speed.options.task + ", n = " + std::to_string(speed.options.width) +
+           speed.options.task + ", n = " + std::to_string(speed.options.width) + ' ' +
+               results.back() +
                format(": %.2f [%.2f, %.2f]", speed.ratio, speed.interval.low, speed.interval.high) +
                (speed.interval.contains(2) ? ", which covers 2" : "") +
                (null_covers ? "" : ", but LoRA against LoRA does not cover 1"));
@@ -181,7 +184,8 @@ Verdict judge_speed(std::span<const Speed> speeds) {
       "R5",
       "With B random LoRA+ takes fewer steps than LoRA to the loss that tuned LoRA ends with.",
       "The median ratio of steps is above 1 (95 % bootstrap), with LoRA against LoRA covering 1. "
-      "Failed if it is below 1; else partial. Twice as fast only if the interval covers 2.",
+      "Failed if it is below 1; else partial, and if tasks and widths do not agree. Twice as fast "
+      "only if the interval covers 2.",
       together(results), evidence};
 }
 

@@ -67,6 +67,23 @@ TEST_CASE("two rates: A's falls with width, B's stays, and the rest is said to b
   CHECK(other_rank.unknown.find("rank") != std::string::npos);
 }
 
+TEST_CASE("where nothing was tuned there is a rate to begin with, by the same laws") {
+  for (const auto& adapter : {a_random, b_random}) {
+    const auto rates = recommend_rates(adapter, 256);
+    CHECK(rates.rate_a == rates.rate_b);
+    CHECK(rates.rate_a > 5e-3);
+    CHECK(rates.rate_a < 5e-2);
+    CHECK(rates.source.find("ratio_lab") != std::string::npos);
+    CHECK(rates.unknown.find("task") != std::string::npos);
+    CHECK(rates.unknown.find("init_scale") == std::string::npos);
+    const auto carried = recommend_rates({rates.rate_a, rates.rate_b, 256, adapter}, adapter, 1024);
+    CHECK(recommend_rates(adapter, 1024).rate_a == Approx(carried.rate_a));
+  }
+  auto scaled = a_random;
+  scaled.init_scale = 2;
+  CHECK(recommend_rates(scaled, 256).unknown.find("init_scale") != std::string::npos);
+}
+
 TEST_CASE("rates are refused that no law carries over, or that are none") {
   const auto refusal = [](const TunedRates& tuned, const LoraOptions& adapter, int width) {
     return test::message_of<ArgumentError>([&] { recommend_rates(tuned, adapter, width); });
@@ -78,4 +95,5 @@ TEST_CASE("rates are refused that no law carries over, or that are none") {
   CHECK(refusal({1e-3, -1, 64, a_random}, a_random, 64).find("rate_b") != std::string::npos);
   CHECK(refusal({1e-3, 1e-3, 0, a_random}, a_random, 64).find("tuned width") != std::string::npos);
   CHECK(refusal(tuned, with(a_random, 0, 4), 64).find("rank") != std::string::npos);
+  CHECK_THROWS_AS(recommend_rates(a_random, 0), ArgumentError);
 }
