@@ -27,6 +27,7 @@ using loraplus::Index;
 using loraplus::Matrix;
 
 constexpr int side = test::image_side;
+using test::big_endian;
 using test::read;
 using test::write;
 

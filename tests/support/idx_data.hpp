@@ -1,14 +1,14 @@
-// Small IDX data sets, and files as strings.
+// Small IDX data sets.
 #pragma once
 
 #include <zlib.h>
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <loraplus/core/random.hpp>
-#include <sstream>
 #include <string>
+
+#include "support/files.hpp"
 
 namespace test {
 
@@ -22,20 +22,10 @@ inline std::string big_endian(std::uint32_t value) {
   return bytes;
 }
 
-inline void write(const std::filesystem::path& file, const std::string& content) {
-  std::ofstream(file, std::ios::binary) << content;
-}
-
 inline void write_gzipped(const std::filesystem::path& file, const std::string& content) {
   const gzFile stream = gzopen(file.c_str(), "wb");
   gzwrite(stream, content.data(), static_cast<unsigned>(content.size()));
   gzclose(stream);
-}
-
-inline std::string read(const std::filesystem::path& file) {
-  std::ostringstream content;
-  content << std::ifstream(file, std::ios::binary).rdbuf();
-  return content.str();
 }
 
 /// Images whose class is the brightest of their first ten pixels, as an IDX file.

@@ -65,6 +65,8 @@ class LoraLinear {
   Index out_features() const { return base_.out_features(); }
   Index rank() const { return factors_.rank(); }
   Scalar scaling() const { return factors_.scaling(); }
+  double dropout() const { return dropout_; }
+  bool trains_bias() const { return base_.trains_bias(); }
   const Frozen& weight() const { return base_.weight(); }
   /// The bias that is trained, or else that of the weight; empty if there is none.
   ConstVectorView<Scalar> bias() const { return base_.bias(); }

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace loraplus {
+
+/// What reading tensors by name found.
+struct LoadReport {
+  std::vector<std::string> used = {};        ///< tensors of the file that were taken
+  std::vector<std::string> missing = {};     ///< wanted, and not in the file
+  std::vector<std::string> unexpected = {};  ///< in the file, and not wanted
+
+  bool complete() const { return missing.empty() && unexpected.empty(); }
+
+  /// "missing: a, b; unexpected: c", or nothing.
+  std::string problems() const {
+    std::string text;
+    const auto append = [&](const char* what, const std::vector<std::string>& names) {
+      if (names.empty()) return;
+      text += (text.empty() ? "" : "; ") + std::string(what) + ": ";
+      for (std::size_t i = 0; i < names.size(); ++i) {
+        text += (i == 0 ? "" : ", ") + names[i];
+      }
+    };
+    append("missing", missing);
+    append("unexpected", unexpected);
+    return text;
+  }
+};
+
+}  // namespace loraplus

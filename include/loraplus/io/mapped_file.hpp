@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <filesystem>
+#include <loraplus/io/file_error.hpp>
+#include <span>
+#include <string>
+#include <utility>
+
+namespace loraplus {
+
+/// A file seen as memory: opening reads nothing, using a part reads that part. The file must not be
+/// made shorter while it is mapped.
+class MappedFile {
+ public:
+  /// @throws FileError if it cannot be opened, or is no file
+  explicit MappedFile(const std::filesystem::path& file) {
+    const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) fail(file);
+    struct stat facts {};
+    const bool known = ::fstat(descriptor, &facts) == 0;
+    if (!known || !S_ISREG(facts.st_mode)) {
+      const int error = known ? EINVAL : errno;
+      ::close(descriptor);
+      errno = error;
+      fail(file);
+    }
+    size_ = static_cast<std::size_t>(facts.st_size);
+    if (size_ > 0) data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    const int error = errno;
+    ::close(descriptor);
+    if (data_ == MAP_FAILED) {
+      data_ = nullptr;
+      errno = error;
+      fail(file);
+    }
+  }
+
+  MappedFile(MappedFile&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  MappedFile& operator=(MappedFile&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile() {
+    if (data_ != nullptr) ::munmap(data_, size_);
+  }
+
+  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
+
+ private:
+  [[noreturn]] static void fail(const std::filesystem::path& file) {
+    throw FileError("cannot read " + file.string() + ": " + std::strerror(errno));
+  }
+
+  void* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace loraplus

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: MIT
+//
+// adapter_config.json of PEFT: what a LoRA adapter is, and on which modules.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <loraplus/adapter/lora_options.hpp>
+#include <loraplus/io/file_error.hpp>
+#include <loraplus/io/module_targets.hpp>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+namespace loraplus {
+
+/// The configuration of a LoRA adapter with PEFT's names and defaults, as far as it decides what is
+/// computed. What of PEFT's LoRA this library does not have is refused, not passed over.
+struct PeftConfig {
+  template <typename Value>
+  using Patterns = std::vector<std::pair<std::string, Value>>;  ///< by regular expressions
+
+  Index r = 8;
+  double lora_alpha = 8;
+  double lora_dropout = 0;
+  bool use_rslora = false;
+  bool fan_in_fan_out = false;
+  BiasMode bias = BiasMode::none;
+  Patterns<Index> rank_pattern = {};
+  Patterns<double> alpha_pattern = {};
+  ModuleTargets modules = {};
+  std::variant<bool, std::string> init_lora_weights = true;
+  std::string base_model_name_or_path = {};
+  std::string task_type = {};
+  std::vector<std::string> unknown_keys = {};  ///< of a file that was read; they were passed over
+
+  /// The options of the adapter on one module.
+  LoraOptions options_for(const std::string& module) const {
+    return {.rank = find_pattern(rank_pattern, module, r),
+            .alpha = find_pattern(alpha_pattern, module, lora_alpha),
+            .scaling = use_rslora ? Scaling::rank_stabilized : Scaling::standard,
+            .dropout = lora_dropout,
+            .bias = bias};
+  }
+};
+
+namespace detail {
+
+/// All keys of PEFT 0.21 with their defaults. Those that neither PeftConfig nor refused_keys has
+/// decide nothing here: what they would change is done once, before training, by PEFT, or concerns
+/// other kinds of models or programs.
+inline constexpr const char* peft_defaults = R"({
+  "alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null, "auto_mapping": null,
+  "base_model_name_or_path": null, "bias": "none", "corda_config": null,
+  "ensure_weight_tying": false, "eva_config": null, "exclude_modules": null,
+  "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true, "kasa_config": null,
+  "layer_replication": null, "layers_pattern": null, "layers_to_transform": null,
+  "loftq_config": {}, "lora_alpha": 8, "lora_bias": false, "lora_dropout": 0.0,
+  "lora_ga_config": null, "megatron_config": null, "megatron_core": "megatron.core",
+  "modules_to_save": null, "monteclora_config": null, "peft_type": "LORA",
+  "peft_version": "0.21.2", "qalora_group_size": 16, "r": 8, "rank_pattern": {}, "revision": null,
+  "target_modules": null, "target_parameters": null, "task_type": null,
+  "trainable_token_indices": null, "use_bdlora": null, "use_dora": false, "use_qalora": false,
+  "use_rslora": false, "velora_config": null})";
+
+/// The keys of what this library does not compute.
+inline constexpr const char* refused_keys[] = {"alora_invocation_tokens",
+                                               "arrow_config",
+                                               "kasa_config",
+                                               "layer_replication",
+                                               "lora_bias",
+                                               "monteclora_config",
+                                               "target_parameters",
+                                               "trainable_token_indices",
+                                               "use_bdlora",
+                                               "use_dora",
+                                               "use_qalora",
+                                               "velora_config"};
+
+/// Reads one value after the other of a configuration; what is wrong is named by file and key.
+class ConfigReader {
+ public:
+  ConfigReader(const nlohmann::ordered_json& json, std::string file)
+      : json_(json), file_(std::move(file)) {}
+
+  bool has(const char* key) const { return json_.contains(key) && !json_[key].is_null(); }
+
+  /// Whether the key has a value that asks for something.
+  bool asks(const char* key) const {
+    return has(key) && json_[key] != false && !(json_[key].is_structured() && json_[key].empty());
+  }
+
+  template <typename Value>
+  void read(const char* key, Value& value) const {
+    if (!has(key)) return;
+    try {
+      json_[key].get_to(value);
+    } catch (const nlohmann::json::exception&) {
+      fail(key, "cannot be " + json_[key].dump());
+    }
+  }
+
+  void read_count(const char* key, Index& value) const {
+    if (!has(key)) return;
+    if (!json_[key].is_number_unsigned() || json_[key] == 0) {
+      fail(key, "must be a positive integer, found " + json_[key].dump());
+    }
+    read(key, value);
+  }
+
+  /// A name or a list of them. @param expression whether a single string is a regular expression
+  void read_names(const char* key, ModuleNames& names) const {
+    if (!has(key)) return;
+    if (json_[key].is_string()) {
+      names = json_[key].get<std::string>();
+    } else {
+      std::vector<std::string> list;
+      read(key, list);
+      names = std::move(list);
+    }
+  }
+  void read_names(const char* key, std::vector<std::string>& names) const {
+    if (has(key) && json_[key].is_string()) {
+      const auto name = json_[key].get<std::string>();
+      if (!name.empty()) names = {name};
+    } else {
+      read(key, names);
+    }
+  }
+
+  void read_layers(const char* key, std::optional<std::vector<Index>>& layers) const {
+    if (!has(key)) return;
+    if (json_[key].is_number_integer()) {
+      layers = {json_[key].get<Index>()};
+    } else {
+      std::vector<Index> list;
+      read(key, list);
+      layers = std::move(list);
+    }
+  }
+
+  template <typename Value>
+  void read_patterns(const char* key, PeftConfig::Patterns<Value>& patterns) const {
+    if (!has(key)) return;
+    if (!json_[key].is_object()) fail(key, "must be an object, found " + json_[key].dump());
+    for (const auto& [pattern, value] : json_[key].items()) {
+      if (!value.is_number() || !(value.template get<double>() > 0)) {
+        fail(key, "must give '" + pattern + "' a positive number, found " + value.dump());
+      }
+      patterns.emplace_back(pattern, value.template get<Value>());
+    }
+  }
+
+  [[noreturn]] void fail(const char* key, const std::string& what) const {
+    throw FileError(file_ + ": '" + key + "' " + what);
+  }
+
+  const nlohmann::ordered_json& json() const { return json_; }
+  const std::string& file() const { return file_; }
+
+ private:
+  const nlohmann::ordered_json& json_;
+  std::string file_;
+};
+
+inline void read_bias(const ConfigReader& reader, BiasMode& bias) {
+  std::string text = "none";
+  reader.read("bias", text);
+  if (text == "none") {
+    bias = BiasMode::none;
+  } else if (text == "all") {
+    bias = BiasMode::all;
+  } else if (text == "lora_only") {
+    bias = BiasMode::lora_only;
+  } else {
+    reader.fail("bias", "must be \"none\", \"all\" or \"lora_only\", found \"" + text + '"');
+  }
+}
+
+/// An initialisation that changes the base weights is part of what the adapter was trained on.
+inline void read_initialization(const ConfigReader& reader,
+                                std::variant<bool, std::string>& initialization) {
+  const char* key = "init_lora_weights";
+  if (!reader.has(key)) return;
+  if (reader.json()[key].is_boolean()) {
+    initialization = reader.json()[key].get<bool>();
+    return;
+  }
+  std::string text;
+  reader.read(key, text);
+  for (const char* changes_base : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
+    if (text.starts_with(changes_base)) {
+      reader.fail(key, "is \"" + text +
+                           "\", which changed the base weights: save the adapter with PEFT's "
+                           "path_initial_model_for_weight_conversion to get a plain one");
+    }
+  }
+  initialization = std::move(text);
+}
+
+}  // namespace detail
+
+/// @param text the content of adapter_config.json, @param file its name, for errors
+/// @throws FileError that names the key for what is missing, wrong, or not in this library
+inline PeftConfig parse_peft_config(const std::string& text, const std::string& file) {
+  nlohmann::ordered_json json;
+  try {
+    json = nlohmann::ordered_json::parse(text);
+  } catch (const nlohmann::json::exception& error) {
+    throw FileError(file + " is no JSON: " + error.what());
+  }
+  if (!json.is_object()) throw FileError(file + " must hold an object");
+  const detail::ConfigReader reader(json, file);
+  if (!reader.has("peft_type")) throw FileError(file + " has no key 'peft_type'");
+  if (json["peft_type"] != "LORA") {
+    reader.fail("peft_type", "must be \"LORA\", found " + json["peft_type"].dump());
+  }
+  for (const char* key : detail::refused_keys) {
+    if (reader.asks(key)) {
+      reader.fail(key, "is " + json[key].dump() + ", which this library does not compute");
+    }
+  }
+  PeftConfig config;
+  reader.read_count("r", config.r);
+  reader.read("lora_alpha", config.lora_alpha);
+  reader.read("lora_dropout", config.lora_dropout);
+  reader.read("use_rslora", config.use_rslora);
+  reader.read("fan_in_fan_out", config.fan_in_fan_out);
+  reader.read_patterns("rank_pattern", config.rank_pattern);
+  reader.read_patterns("alpha_pattern", config.alpha_pattern);
+  reader.read_names("target_modules", config.modules.targets);
+  reader.read_names("exclude_modules", config.modules.exclude);
+  reader.read_names("modules_to_save", config.modules.modules_to_save);
+  reader.read_layers("layers_to_transform", config.modules.layers);
+  reader.read_names("layers_pattern", config.modules.layers_pattern);
+  reader.read("base_model_name_or_path", config.base_model_name_or_path);
+  reader.read("task_type", config.task_type);
+  const auto known = nlohmann::json::parse(detail::peft_defaults);
+  for (const auto& [key, value] : json.items()) {
+    if (!known.contains(key)) config.unknown_keys.push_back(key);
+  }
+  detail::read_bias(reader, config.bias);
+  detail::read_initialization(reader, config.init_lora_weights);
+  try {
+    validate(config.options_for(""));
+  } catch (const ArgumentError& error) {
+    throw FileError(file + ": " + error.what());
+  }
+  return config;
+}
+
+namespace detail {
+
+/// null, a list, or a regular expression.
+inline nlohmann::json to_json(const ModuleNames& names) {
+  if (const auto* list = std::get_if<std::vector<std::string>>(&names)) return *list;
+  if (const auto* expression = std::get_if<std::string>(&names)) return *expression;
+  return nullptr;
+}
+
+inline nlohmann::json to_json(const std::vector<std::string>& names) {
+  return names.empty() ? nlohmann::json() : nlohmann::json(names);
+}
+
+inline nlohmann::json to_json(const std::string& text) {
+  return text.empty() ? nlohmann::json() : nlohmann::json(text);
+}
+
+/// A whole number as one: PEFT's alpha is an integer.
+inline nlohmann::json to_json(double number) {
+  if (number == std::floor(number) && std::abs(number) < 1e15) {
+    return static_cast<std::int64_t>(number);
+  }
+  return number;
+}
+
+template <typename Value>
+nlohmann::json to_json(const PeftConfig::Patterns<Value>& patterns) {
+  nlohmann::json made = nlohmann::json::object();
+  for (const auto& [pattern, value] : patterns) {
+    made[pattern] = to_json(static_cast<double>(value));
+  }
+  return made;
+}
+
+inline const char* name_of(BiasMode bias) {
+  switch (bias) {
+    case BiasMode::none:
+      return "none";
+    case BiasMode::lora_only:
+      return "lora_only";
+    case BiasMode::all:
+      return "all";
+  }
+  return "none";
+}
+
+}  // namespace detail
+
+/// adapter_config.json with every key that PEFT 0.21 writes.
+inline std::string to_text(const PeftConfig& config) {
+  nlohmann::json json = nlohmann::json::parse(detail::peft_defaults);
+  json["r"] = config.r;
+  json["lora_alpha"] = detail::to_json(config.lora_alpha);
+  json["lora_dropout"] = config.lora_dropout;
+  json["use_rslora"] = config.use_rslora;
+  json["fan_in_fan_out"] = config.fan_in_fan_out;
+  json["bias"] = detail::name_of(config.bias);
+  json["rank_pattern"] = detail::to_json(config.rank_pattern);
+  json["alpha_pattern"] = detail::to_json(config.alpha_pattern);
+  json["target_modules"] = detail::to_json(config.modules.targets);
+  json["exclude_modules"] = detail::to_json(config.modules.exclude);
+  json["modules_to_save"] = detail::to_json(config.modules.modules_to_save);
+  if (config.modules.layers) json["layers_to_transform"] = *config.modules.layers;
+  json["layers_pattern"] = detail::to_json(config.modules.layers_pattern);
+  std::visit([&](const auto& value) { json["init_lora_weights"] = value; },
+             config.init_lora_weights);
+  json["base_model_name_or_path"] = detail::to_json(config.base_model_name_or_path);
+  json["task_type"] = detail::to_json(config.task_type);
+  return json.dump(2);
+}
+
+}  // namespace loraplus

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <loraplus/core/error.hpp>
+#include <loraplus/io/atomic_file.hpp>
+#include <loraplus/io/mapped_file.hpp>
+#include <loraplus/io/safetensors_header.hpp>
+#include <loraplus/io/tensor.hpp>
+#include <memory>
+#include <unordered_map>
+
+namespace loraplus {
+
+/// A safetensors file, mapped: opening it reads the header, using a tensor reads that tensor.
+/// Copies share the mapping; views of tensors are valid as long as one of them lives.
+class Safetensors {
+ public:
+  /// @throws FileError if the file cannot be read, SafetensorsError if it is not as it must be
+  explicit Safetensors(const std::filesystem::path& file)
+      : name_(file.string()),
+        file_(std::make_shared<const MappedFile>(file)),
+        header_(read_safetensors_header(file_->bytes(), name_)) {
+    for (std::size_t i = 0; i < header_.tensors.size(); ++i) {
+      index_.emplace(header_.tensors[i].name, i);
+    }
+  }
+
+  const std::string& name() const { return name_; }
+  const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
+  std::size_t size() const { return header_.tensors.size(); }
+
+  /// By their places in the file.
+  std::vector<std::string> names() const {
+    std::vector<std::string> found;
+    for (const TensorInfo& tensor : header_.tensors) {
+      found.push_back(tensor.name);
+    }
+    return found;
+  }
+
+  bool contains(const std::string& name) const { return index_.count(name) > 0; }
+
+  /// @throws FileError if there is none of this name
+  TensorView at(const std::string& name) const {
+    const auto found = index_.find(name);
+    if (found == index_.end()) throw FileError(name_ + " has no tensor '" + name + "'");
+    const TensorInfo& info = header_.tensors[found->second];
+    TensorView view{info.name, info.dtype, {}, {}, name_};
+    for (const std::uint64_t size : info.shape) {
+      view.shape.push_back(static_cast<Index>(size));
+    }
+    view.bytes = file_->bytes().subspan(static_cast<std::size_t>(header_.data + info.begin),
+                                        static_cast<std::size_t>(info.end - info.begin));
+    return view;
+  }
+
+ private:
+  std::string name_;
+  std::shared_ptr<const MappedFile> file_;
+  SafetensorsHeader header_;
+  std::unordered_map<std::string, std::size_t> index_;
+};
+
+/// The tensors of a file to be written.
+class TensorList {
+ public:
+  /// Copies a matrix, or a block or map of one; a vector has one dimension.
+  template <typename Derived>
+  void add(std::string name, const Eigen::MatrixBase<Derived>& matrix) {
+    using Element = typename Derived::Scalar;
+    TensorView view{std::move(name), dtype_of<Element>, {matrix.rows()}, {}, {}};
+    if constexpr (Derived::IsVectorAtCompileTime) {
+      view.shape = {matrix.size()};
+    } else {
+      view.shape.push_back(matrix.cols());
+    }
+    const std::size_t size = static_cast<std::size_t>(matrix.size()) * sizeof(Element);
+    copies_.push_back(std::make_unique<std::byte[]>(size));
+    auto* data = reinterpret_cast<Element*>(copies_.back().get());
+    Eigen::Map<TensorMatrix<Element>>(data, matrix.rows(), matrix.cols()) = matrix;
+    view.bytes = {copies_.back().get(), size};
+    views_.push_back(std::move(view));
+  }
+
+  /// A tensor that is only seen, and must live until it is written: its bytes as a file has them.
+  void add(TensorView view) { views_.push_back(std::move(view)); }
+
+  const std::vector<TensorView>& views() const { return views_; }
+
+ private:
+  std::vector<TensorView> views_;
+  std::vector<std::unique_ptr<std::byte[]>> copies_;
+};
+
+namespace detail {
+
+/// The first 8 bytes and the header, padded to a multiple of 8.
+/// @param tensors sorted as they follow each other
+inline std::string safetensors_head(const std::vector<const TensorView*>& tensors,
+                                    const std::map<std::string, std::string>& metadata) {
+  std::string text = "{";
+  if (!metadata.empty()) text += "\"__metadata__\":" + nlohmann::json(metadata).dump();
+  std::uint64_t at = 0;
+  for (const TensorView* tensor : tensors) {
+    const std::uint64_t end = at + tensor->bytes.size();
+    const nlohmann::ordered_json info = {
+        {"dtype", to_string(tensor->dtype)}, {"shape", tensor->shape}, {"data_offsets", {at, end}}};
+    if (text.size() > 1) text += ',';
+    text += nlohmann::json(tensor->name).dump() + ':' + info.dump();
+    at = end;
+  }
+  text += '}';
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  std::string head(8, '\0');
+  for (std::size_t i = 0; i < 8; ++i) {
+    head[i] = static_cast<char>((text.size() >> (8 * i)) & 0xFF);
+  }
+  return head + text;
+}
+
+/// @throws ArgumentError
+inline void require_writable(const std::vector<const TensorView*>& tensors) {
+  std::set<std::string> names;
+  for (const TensorView* tensor : tensors) {
+    const auto refuse = [&](const std::string& what) {
+      throw ArgumentError("write_safetensors: '" + tensor->name + "' " + what);
+    };
+    if (tensor->name == "__metadata__") refuse("is no name for a tensor");
+    if (!is_utf8(tensor->name)) refuse("is not UTF-8");
+    if (!names.insert(tensor->name).second) refuse("is there twice");
+    TensorInfo info{tensor->name, tensor->dtype, {}, 0, 0};
+    info.shape.assign(tensor->shape.begin(), tensor->shape.end());
+    if (byte_count(info, "write_safetensors: ") != tensor->bytes.size()) {
+      refuse("does not have the bytes that its shape needs");
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Writes a file, byte for byte as the reference implementation does: larger types first, then by
+/// name. The file is written as a whole or not at all (AtomicFile).
+/// @throws ArgumentError for a name that no file can hold, or is there twice; FileError
+inline void write_safetensors(const std::filesystem::path& file, const TensorList& tensors,
+                              const std::map<std::string, std::string>& metadata = {}) {
+  std::vector<const TensorView*> sorted;
+  for (const TensorView& tensor : tensors.views()) {
+    sorted.push_back(&tensor);
+  }
+  std::sort(sorted.begin(), sorted.end(), [](const TensorView* a, const TensorView* b) {
+    return a->dtype != b->dtype ? a->dtype > b->dtype : a->name < b->name;
+  });
+  detail::require_writable(sorted);
+  const std::string head = detail::safetensors_head(sorted, metadata);
+  if (head.size() - 8 > detail::largest_header) {
+    throw ArgumentError("write_safetensors: the header would have " +
+                        std::to_string(head.size() - 8) + " bytes, at most " +
+                        std::to_string(detail::largest_header) + " may be");
+  }
+  AtomicFile out(file);
+  out.write(head);
+  for (const TensorView* tensor : sorted) {
+    out.write(tensor->bytes);
+  }
+  out.commit();
+}
+
+}  // namespace loraplus

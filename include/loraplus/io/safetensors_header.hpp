@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: MIT
+//
+// The header of a safetensors file: which tensors it has, of which type and shape, and where. A
+// file is
+//
+//     N, 8 bytes, little-endian | header, N bytes of JSON | the elements of all tensors
+//
+// and the checks are those of the reference implementation, in its order, with duplicate names
+// besides, which it lets pass.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <loraplus/io/dtype.hpp>
+#include <loraplus/io/file_error.hpp>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace loraplus {
+
+/// What is wrong with a safetensors file, by the names of the reference implementation.
+enum class SafetensorsFault {
+  header_too_small,                ///< fewer than 8 bytes
+  header_too_large,                ///< N above 100,000,000
+  invalid_header_length,           ///< the file ends within the header
+  invalid_header,                  ///< the header is not UTF-8
+  invalid_header_deserialization,  ///< no JSON, or not that of a header
+  duplicate_name,                  ///< two tensors or two fields have one name
+  invalid_offset,                  ///< a hole, an overlap, or an end before its beginning
+  validation_overflow,             ///< a shape of 2^64 bits or more
+  misaligned_slice,                ///< a tensor that ends within a byte
+  tensor_invalid_info,             ///< shape and type do not have the bytes that the offsets say
+  metadata_incomplete_buffer,      ///< the file has fewer or more bytes than its tensors
+};
+
+class SafetensorsError : public FileError {
+ public:
+  SafetensorsError(SafetensorsFault fault, const std::string& what)
+      : FileError(what), fault_(fault) {}
+
+  SafetensorsFault fault() const { return fault_; }
+
+ private:
+  SafetensorsFault fault_;
+};
+
+/// A tensor as the header tells it.
+struct TensorInfo {
+  std::string name;
+  Dtype dtype = Dtype::f32;
+  std::vector<std::uint64_t> shape;
+  std::uint64_t begin = 0;  ///< of its bytes, from the end of the header
+  std::uint64_t end = 0;
+};
+
+struct SafetensorsHeader {
+  std::map<std::string, std::string> metadata;
+  std::vector<TensorInfo> tensors;  ///< by their place in the file
+  std::uint64_t data = 0;           ///< where the first tensor begins in the file
+};
+
+namespace detail {
+
+inline constexpr std::uint64_t largest_header = 100'000'000;
+
+/// Whether all of the text is UTF-8, as the Unicode Standard has it (table 3-7).
+inline bool is_utf8(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i]);
+    std::size_t more = 0;
+    unsigned low = 0x80, high = 0xBF;  // of the second byte
+    if (lead < 0x80) {
+      ++i;
+      continue;
+    }
+    if (lead >= 0xC2 && lead <= 0xDF) {
+      more = 1;
+    } else if (lead >= 0xE0 && lead <= 0xEF) {
+      more = 2;
+      if (lead == 0xE0) low = 0xA0;
+      if (lead == 0xED) high = 0x9F;
+    } else if (lead >= 0xF0 && lead <= 0xF4) {
+      more = 3;
+      if (lead == 0xF0) low = 0x90;
+      if (lead == 0xF4) high = 0x8F;
+    } else {
+      return false;
+    }
+    if (text.size() - i <= more) return false;
+    for (std::size_t k = 1; k <= more; ++k) {
+      const auto next = static_cast<unsigned char>(text[i + k]);
+      if (next < low || next > high) return false;
+      low = 0x80;
+      high = 0xBF;
+    }
+    i += more + 1;
+  }
+  return true;
+}
+
+/// Builds a header of the events of a JSON parser; says what is wrong at the first event that does
+/// not fit. Unknown fields of a tensor are passed over.
+class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  explicit HeaderReader(SafetensorsHeader& header) : header_(header) {}
+
+  SafetensorsFault fault() const { return fault_; }
+  const std::string& problem() const { return problem_; }
+
+  bool null() override {
+    if (depth_ == 1 && place_ == Place::metadata) return true;
+    return value("null");
+  }
+  bool boolean(bool /*value*/) override { return value("a truth value"); }
+  bool number_integer(std::int64_t /*value*/) override { return value("a negative number"); }
+  bool number_unsigned(std::uint64_t number) override {
+    if (depth_ == 3 && place_ == Place::shape) {
+      tensor_.shape.push_back(number);
+      return true;
+    }
+    if (depth_ == 3 && place_ == Place::offsets) {
+      offsets_.push_back(number);
+      return offsets_.size() <= 2 || refuse("must have two numbers");
+    }
+    return value("a number");
+  }
+  bool number_float(double /*value*/, const std::string& text) override { return value(text); }
+  bool string(std::string& text) override {
+    if (depth_ == 2 && place_ == Place::metadata) {
+      header_.metadata[field_] = text;
+      return true;
+    }
+    if (depth_ == 2 && place_ == Place::dtype) {
+      const auto dtype = find_dtype(text);
+      if (!dtype) return refuse("has the unknown type '" + text + "'");
+      tensor_.dtype = *dtype;
+      return true;
+    }
+    return value("a string");
+  }
+  bool binary(nlohmann::json::binary_t& /*value*/) override { return value("binary data"); }
+
+  bool start_object(std::size_t /*elements*/) override {
+    if (++depth_ > deepest) return refuse("is nested too deeply");
+    if (depth_ == 1 || (depth_ == 2 && place_ != Place::skipped)) return true;
+    return place_ == Place::skipped || value("an object");
+  }
+  bool key(std::string& name) override {
+    if (depth_ == 1) {
+      place_ = name == "__metadata__" ? Place::metadata : Place::tensor;
+      tensor_ = {name, Dtype::f32, {}, 0, 0};
+      offsets_.clear();
+      fields_.clear();
+      if (!names_.insert(name).second)
+        return refuse_duplicate("there are two called '" + name + "'");
+    } else if (depth_ == 2) {
+      field_ = name;
+      if (place_ == Place::metadata) return true;
+      place_ = place_of(name);
+      if (place_ != Place::skipped && !fields_.insert(name).second) {
+        return refuse_duplicate("'" + tensor_.name + "' has two fields '" + name + "'");
+      }
+    }
+    return true;
+  }
+  bool end_object() override {
+    --depth_;
+    if (depth_ == 1 && place_ != Place::metadata) {
+      for (const char* field : {"dtype", "shape", "data_offsets"}) {
+        if (fields_.count(field) == 0) return refuse(std::string("has no field '") + field + "'");
+      }
+      header_.tensors.push_back(tensor_);
+    }
+    return true;
+  }
+  bool start_array(std::size_t /*elements*/) override {
+    if (++depth_ > deepest) return refuse("is nested too deeply");
+    if (depth_ == 3 && (place_ == Place::shape || place_ == Place::offsets)) return true;
+    return place_ == Place::skipped || value("a list");
+  }
+  bool end_array() override {
+    --depth_;
+    if (depth_ == 2 && place_ == Place::offsets) {
+      if (offsets_.size() != 2) return refuse("must have two data_offsets");
+      tensor_.begin = offsets_[0];
+      tensor_.end = offsets_[1];
+    }
+    return true;
+  }
+  bool parse_error(std::size_t /*position*/, const std::string& /*token*/,
+                   const nlohmann::json::exception& error) override {
+    problem_ = error.what();
+    return false;
+  }
+
+ private:
+  enum class Place { none, metadata, tensor, dtype, shape, offsets, skipped };
+
+  static constexpr int deepest = 128;
+
+  static Place place_of(const std::string& field) {
+    if (field == "dtype") return Place::dtype;
+    if (field == "shape") return Place::shape;
+    if (field == "data_offsets") return Place::offsets;
+    return Place::skipped;
+  }
+
+  /// A value where it stands. @return whether it may stand there
+  bool value(const std::string& found) {
+    if (depth_ >= 2 && place_ == Place::skipped) return true;
+    if (place_ == Place::none) return refuse("must be an object, found " + found);
+    return refuse((depth_ >= 2 ? "'" + field_ + "' must not be " : "must not be ") + found);
+  }
+  bool refuse(const std::string& what) {
+    problem_ = place_ == Place::none ? "it " + what : "'" + tensor_.name + "' " + what;
+    return false;
+  }
+  bool refuse_duplicate(const std::string& what) {
+    fault_ = SafetensorsFault::duplicate_name;
+    problem_ = what;
+    return false;
+  }
+
+  SafetensorsHeader& header_;
+  SafetensorsFault fault_ = SafetensorsFault::invalid_header_deserialization;
+  std::string problem_;
+  int depth_ = 0;
+  Place place_ = Place::none;
+  std::string field_;  // at depth 2
+  TensorInfo tensor_;
+  std::vector<std::uint64_t> offsets_;
+  std::set<std::string> names_;
+  std::set<std::string> fields_;
+};
+
+/// Bytes of a tensor of this type and shape. @throws SafetensorsError
+inline std::uint64_t byte_count(const TensorInfo& tensor, const std::string& where) {
+  const auto refuse = [&](SafetensorsFault fault, const char* what) {
+    throw SafetensorsError(fault, where + "'" + tensor.name + "' " + what);
+  };
+  std::uint64_t count = 1;
+  for (const std::uint64_t size : tensor.shape) {
+    if (__builtin_mul_overflow(count, size, &count)) {
+      refuse(SafetensorsFault::validation_overflow, "has a shape that overflows 64 bits");
+    }
+  }
+  if (__builtin_mul_overflow(count, std::uint64_t{bits(tensor.dtype)}, &count)) {
+    refuse(SafetensorsFault::validation_overflow, "has a shape that overflows 64 bits");
+  }
+  if (count % 8 != 0) refuse(SafetensorsFault::misaligned_slice, "ends within a byte");
+  return count / 8;
+}
+
+/// Sorts the tensors by their places and checks that they follow each other without a gap.
+/// @return the bytes they have together; @throws SafetensorsError
+inline std::uint64_t check_tensors(std::vector<TensorInfo>& tensors, const std::string& where) {
+  std::stable_sort(tensors.begin(), tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
+  std::uint64_t at = 0;
+  for (const TensorInfo& tensor : tensors) {
+    if (tensor.begin != at || tensor.end < tensor.begin) {
+      throw SafetensorsError(SafetensorsFault::invalid_offset,
+                             where + "'" + tensor.name + "' has the offsets " +
+                                 std::to_string(tensor.begin) + " and " +
+                                 std::to_string(tensor.end) + ", expected to begin at " +
+                                 std::to_string(at));
+    }
+    const std::uint64_t bytes = byte_count(tensor, where);
+    if (tensor.end - tensor.begin != bytes) {
+      throw SafetensorsError(SafetensorsFault::tensor_invalid_info,
+                             where + "'" + tensor.name + "' has " +
+                                 std::to_string(tensor.end - tensor.begin) +
+                                 " bytes, its shape and type need " + std::to_string(bytes));
+    }
+    at = tensor.end;
+  }
+  return at;
+}
+
+}  // namespace detail
+
+/// Reads and checks the header of a whole file.
+/// @param name of the file, for errors
+/// @throws SafetensorsError
+inline SafetensorsHeader read_safetensors_header(std::span<const std::byte> file,
+                                                 const std::string& name) {
+  const std::string where = name + ": ";
+  const auto require = [&](bool valid, SafetensorsFault fault, const std::string& what) {
+    if (!valid) throw SafetensorsError(fault, where + what);
+  };
+  require(file.size() >= 8, SafetensorsFault::header_too_small,
+          "not a safetensors file: it has " + std::to_string(file.size()) + " bytes, fewer than 8");
+  std::uint64_t size = 0;
+  for (std::size_t i = 0; i < 8; ++i) {
+    size |= std::to_integer<std::uint64_t>(file[i]) << (8 * i);
+  }
+  require(size <= detail::largest_header, SafetensorsFault::header_too_large,
+          "not a safetensors file: its header would have " + std::to_string(size) + " bytes");
+  require(size <= file.size() - 8, SafetensorsFault::invalid_header_length,
+          "ends within its header of " + std::to_string(size) + " bytes");
+  const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8,
+                              static_cast<std::size_t>(size));
+  require(detail::is_utf8(text), SafetensorsFault::invalid_header, "the header is not UTF-8");
+
+  SafetensorsHeader header;
+  detail::HeaderReader reader(header);
+  constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";  // which the parser would pass over
+  require(text.substr(0, 3) != byte_order_mark, SafetensorsFault::invalid_header_deserialization,
+          "the header begins with a mark");
+  const bool valid = nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
+  require(valid, reader.fault(), "the header is damaged: " + reader.problem());
+
+  const std::uint64_t bytes = detail::check_tensors(header.tensors, where);
+  header.data = 8 + size;
+  require(bytes == file.size() - header.data, SafetensorsFault::metadata_incomplete_buffer,
+          "has " + std::to_string(file.size() - header.data) +
+              " bytes of tensors, the header says " + std::to_string(bytes));
+  return header;
+}
+
+}  // namespace loraplus

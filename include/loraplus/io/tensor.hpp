@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <bit>
+#include <cstring>
+#include <loraplus/core/matrix.hpp>
+#include <loraplus/io/dtype.hpp>
+#include <loraplus/io/file_error.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace loraplus {
+
+static_assert(std::endian::native == std::endian::little, "loraplus::io: files are little-endian");
+
+/// A matrix as files have it, of whatever elements.
+template <typename Element>
+using TensorMatrix = Eigen::Matrix<Element, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// A named tensor whose elements lie elsewhere: in a file that is read, or in memory that is to be
+/// written. Row-major, as files are. A tensor of one dimension is a column here; one of none, of
+/// one element, is 1 x 1.
+struct TensorView {
+  std::string name;
+  Dtype dtype = Dtype::f32;
+  std::vector<Index> shape;
+  std::span<const std::byte> bytes;
+  std::string source;  ///< the file, for errors
+
+  Index rows() const { return shape.empty() ? 1 : shape[0]; }
+  Index cols() const { return shape.size() < 2 ? 1 : shape[1]; }
+
+  /// "F32, 3 x 4"
+  std::string description() const {
+    std::string text(to_string(dtype));
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      text += (i == 0 ? ", " : " x ") + std::to_string(shape[i]);
+    }
+    return text;
+  }
+
+  /// The elements in place, rows x cols.
+  /// @throws FileError if they are of another type, or do not lie in memory as that type must, or
+  /// the tensor has more than two dimensions
+  template <typename Element>
+  Eigen::Map<const TensorMatrix<Element>> in_place() const {
+    require_matrix();
+    if (dtype != dtype_of<Element>) {
+      fail("cannot be used in place as " + std::string(to_string(dtype_of<Element>)));
+    }
+    if (!bytes.empty() && reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(Element) != 0) {
+      fail("cannot be used in place: the file does not align it");
+    }
+    return {reinterpret_cast<const Element*>(bytes.data()), rows(), cols()};
+  }
+
+  /// The elements converted, rows x cols; each as a static_cast does it.
+  /// @throws FileError if there is no such conversion, or the tensor has more than two dimensions
+  template <RealScalar Scalar>
+  Matrix<Scalar> to_matrix() const {
+    require_matrix();
+    Matrix<Scalar> matrix(rows(), cols());
+    const bool known = visit_dtype(dtype, [&](auto element) {
+      using Element = decltype(element);
+      const std::byte* from = bytes.data();
+      for (Index row = 0; row < matrix.rows(); ++row) {
+        for (Index col = 0; col < matrix.cols(); ++col) {
+          std::memcpy(&element, from, sizeof(Element));
+          matrix(row, col) = static_cast<Scalar>(element);
+          from += sizeof(Element);
+        }
+      }
+    });
+    if (!known) fail("has a type that cannot be converted");
+    return matrix;
+  }
+
+  /// The same as a column. @throws FileError also if the tensor has two dimensions
+  template <RealScalar Scalar>
+  Vector<Scalar> to_vector() const {
+    if (shape.size() > 1) fail("must have one dimension");
+    return to_matrix<Scalar>();
+  }
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw FileError(source + ": '" + name + "' (" + description() + ") " + what);
+  }
+
+ private:
+  void require_matrix() const {
+    if (shape.size() > 2) fail("must have at most two dimensions");
+  }
+};
+
+}  // namespace loraplus

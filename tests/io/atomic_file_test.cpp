@@ -1,0 +1,102 @@
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <csignal>
+#include <loraplus/core/random.hpp>
+#include <loraplus/io/atomic_file.hpp>
+#include <thread>
+
+#include "support/catch.hpp"
+#include "support/errors.hpp"
+#include "support/files.hpp"
+
+using loraplus::AtomicFile;
+using loraplus::FileError;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+void put(const fs::path& file, std::string_view content) {
+  AtomicFile out(file);
+  out.write(content);
+  out.commit();
+}
+
+std::ptrdiff_t count_files(const fs::path& folder) {
+  return std::distance(fs::directory_iterator(folder), {});
+}
+
+}  // namespace
+
+TEST_CASE("a file is there once it is committed, and nothing else ever") {
+  const fs::path folder = test::fresh_folder("atomic_file");
+  put(folder / "x", "old");
+  CHECK(test::read(folder / "x") == "old");
+  {
+    AtomicFile out(folder / "x");
+    out.write("new, but not committed");
+    CHECK(test::read(folder / "x") == "old");
+    CHECK(count_files(folder) == 2);
+  }
+  CHECK(test::read(folder / "x") == "old");
+  CHECK(count_files(folder) == 1);
+  put(folder / "x", "new");
+  CHECK(test::read(folder / "x") == "new");
+  CHECK(count_files(folder) == 1);
+
+  AtomicFile one(folder / "y"), two(folder / "y");  // neither disturbs the other
+  one.write("one");
+  two.write("two");
+  two.commit();
+  one.commit();
+  CHECK(test::read(folder / "y") == "one");
+}
+
+TEST_CASE("a file that was made may be read by whom the mask of the process says") {
+  const fs::path folder = test::fresh_folder("atomic_file_mode");
+  const mode_t before = ::umask(022);
+  put(folder / "x", "");
+  ::umask(before);
+  CHECK((fs::status(folder / "x").permissions() & fs::perms::all) ==
+        (fs::perms::owner_read | fs::perms::owner_write | fs::perms::group_read |
+         fs::perms::others_read));
+}
+
+TEST_CASE("a folder that is not there is named") {
+  const fs::path folder = test::fresh_folder("atomic_file_error");
+  CHECK(test::contains(test::message_of<FileError>([&] { AtomicFile(folder / "none" / "x"); }),
+                       "cannot write " + (folder / "none" / "x").string() + ": No such file"));
+  fs::create_directory(folder / "taken");
+  CHECK(test::contains(test::message_of<FileError>([&] { put(folder / "taken", "x"); }), "taken"));
+  CHECK(count_files(folder) == 1);
+}
+
+TEST_CASE("killed at any moment, the old file or the new one is there, whole") {
+  const fs::path folder = test::fresh_folder("atomic_file_killed");
+  const auto version = [](int number) {
+    return std::to_string(number) + std::string(200'000, static_cast<char>('a' + number % 26));
+  };
+  put(folder / "x", version(0));
+  std::mt19937_64 generator{11};
+  int written = 0;
+  for (int kill = 0; kill < 50; ++kill) {
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      for (int number = 0;; ++number) {
+        put(folder / "x", version(number));
+      }
+    }
+    const double wait = loraplus::uniform(generator, 0.0, 20.0);
+    std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(wait));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    const std::string content = test::read(folder / "x");
+    const int number = std::stoi(content);
+    CHECK(content == version(number));
+    written += number > 0 ? 1 : 0;
+  }
+  CHECK(written > 0);
+}

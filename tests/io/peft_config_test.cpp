@@ -1,0 +1,156 @@
+#include <loraplus/io/peft_config.hpp>
+
+#include "support/catch.hpp"
+#include "support/errors.hpp"
+
+using loraplus::BiasMode;
+using loraplus::FileError;
+using loraplus::parse_peft_config;
+using loraplus::PeftConfig;
+using loraplus::Scaling;
+using test::contains;
+
+namespace {
+
+using Names = std::vector<std::string>;
+
+PeftConfig parse(const std::string& text) {
+  return parse_peft_config(text, "adapter_config.json");
+}
+
+std::string message_of(const std::string& text) {
+  return test::message_of<FileError>([&] { parse(text); });
+}
+
+/// The least configuration with one more key.
+std::string with(const std::string& more) {
+  return R"({"peft_type": "LORA", "target_modules": ["fc1"], )" + more + "}";
+}
+
+}  // namespace
+
+TEST_CASE("what is not told has PEFT's defaults") {
+  const PeftConfig config = parse(R"({"peft_type": "LORA", "target_modules": ["fc1"]})");
+  CHECK(config.r == 8);
+  CHECK(config.lora_alpha == 8);
+  CHECK(config.lora_dropout == 0);
+  CHECK_FALSE(config.use_rslora);
+  CHECK(config.bias == BiasMode::none);
+  CHECK(std::get<Names>(config.modules.targets) == Names{"fc1"});
+  CHECK(config.unknown_keys.empty());
+}
+
+TEST_CASE("every key that decides something is read") {
+  const PeftConfig config = parse(R"({
+    "peft_type": "LORA", "r": 16, "lora_alpha": 22.5, "lora_dropout": 0.25, "use_rslora": true,
+    "fan_in_fan_out": true, "bias": "lora_only", "rank_pattern": {"^b": 4, "a": 2},
+    "alpha_pattern": {"a": 3.5}, "target_modules": ".*fc\\d", "exclude_modules": ["fc3"],
+    "modules_to_save": ["head"], "layers_to_transform": 1, "layers_pattern": "blocks",
+    "init_lora_weights": "gaussian", "base_model_name_or_path": "mlp", "task_type": null,
+    "revision": null, "megatron_core": "megatron.core"})");
+  CHECK(config.r == 16);
+  CHECK(config.lora_alpha == 22.5);
+  CHECK(config.lora_dropout == 0.25);
+  CHECK(config.use_rslora);
+  CHECK(config.fan_in_fan_out);
+  CHECK(config.bias == BiasMode::lora_only);
+  CHECK(std::get<std::string>(config.modules.targets) == ".*fc\\d");
+  CHECK(std::get<Names>(config.modules.exclude) == Names{"fc3"});
+  CHECK(config.modules.modules_to_save == Names{"head"});
+  CHECK(config.modules.layers == std::vector<loraplus::Index>{1});
+  CHECK(config.modules.layers_pattern == Names{"blocks"});
+  CHECK(std::get<std::string>(config.init_lora_weights) == "gaussian");
+  CHECK(config.base_model_name_or_path == "mlp");
+  CHECK(config.unknown_keys.empty());
+  const auto a = config.options_for("net.a");
+  CHECK(a.rank == 2);
+  CHECK(a.alpha == 3.5);
+  CHECK(a.scaling == Scaling::rank_stabilized);
+  CHECK(a.dropout == 0.25);
+  CHECK(config.options_for("b").rank == 4);
+  CHECK(config.options_for("net.b").rank == 16);
+}
+
+// PEFT's tests/test_initialization.py: scalings 11/25, 17/9, 13/16 and with rslora 11/5, 17/3,
+// 13/4.
+TEST_CASE("T3: patterns give each module its scaling") {
+  const auto scalings = [](const std::string& rslora) {
+    const PeftConfig config =
+        parse(with(R"("r": 25, "lora_alpha": 17, "rank_pattern": {"embed": 9, "conv2d": 16},
+                   "alpha_pattern": {"linear": 11, "conv2d": 13}, "use_rslora": )" +
+                   rslora));
+    std::vector<double> made;
+    for (const char* module : {"linear", "embed", "conv2d"}) {
+      made.push_back(loraplus::lora_scaling(config.options_for(module)));
+    }
+    return made;
+  };
+  CHECK(scalings("false")[0] == Approx(11.0 / 25));
+  CHECK(scalings("false")[1] == Approx(17.0 / 9));
+  CHECK(scalings("false")[2] == Approx(13.0 / 16));
+  CHECK(scalings("true")[0] == Approx(11.0 / 5));
+  CHECK(scalings("true")[1] == Approx(17.0 / 3));
+  CHECK(scalings("true")[2] == Approx(13.0 / 4));
+}
+
+TEST_CASE("T30: unknown keys are passed over and told; without a type there is no adapter") {
+  CHECK(parse(with(R"("foo": {"a": [1]}, "r": 4)")).unknown_keys == Names{"foo"});
+  CHECK(contains(message_of(R"({"foo": "bar"})"), "adapter_config.json has no key 'peft_type'"));
+  CHECK(contains(message_of(R"({"peft_type": "IA3"})"), "'peft_type' must be \"LORA\""));
+}
+
+TEST_CASE("what this library does not compute is refused, not passed over") {
+  for (const std::string key :
+       {R"("use_dora": true)", R"("lora_bias": true)", R"("target_parameters": ["w"])",
+        R"("layer_replication": [[0, 2]])", R"("trainable_token_indices": [1])",
+        R"("init_lora_weights": "pissa")", R"("init_lora_weights": "olora")",
+        R"("alora_invocation_tokens": [1])", R"("kasa_config": {"beta": 1})"}) {
+    CAPTURE(key);
+    CHECK(contains(message_of(with(key)), "adapter_config.json: '" + key.substr(1, 5)));
+  }
+  for (const std::string key :
+       {R"("use_dora": false)", R"("lora_bias": null)", R"("target_parameters": [])",
+        R"("loftq_config": {})", R"("init_lora_weights": "gaussian")",
+        R"("init_lora_weights": false)"}) {
+    CAPTURE(key);
+    CHECK_NOTHROW(parse(with(key)));
+  }
+}
+
+TEST_CASE("a wrong value is named by its key") {
+  for (const std::string bad :
+       {R"("r": 0)", R"("r": -1)", R"("r": 2.5)", R"("r": "8")", R"("lora_alpha": "a")",
+        R"("lora_dropout": [])", R"("use_rslora": 3)", R"("bias": "some")",
+        R"("rank_pattern": {"a": 0})", R"("rank_pattern": [1])", R"("alpha_pattern": {"a": "b"})",
+        R"("exclude_modules": 3)", R"("modules_to_save": [3])", R"("layers_to_transform": "a")"}) {
+    CAPTURE(bad);
+    CHECK(contains(message_of(with(bad)),
+                   "adapter_config.json: '" + bad.substr(1, bad.find('"', 1) - 1) + "'"));
+  }
+  CHECK(contains(message_of(with(R"("lora_dropout": 1.5)")), "dropout"));
+  CHECK(contains(message_of(with(R"("lora_alpha": -1)")), "alpha"));
+  CHECK(contains(message_of("{"), "adapter_config.json is no JSON"));
+  CHECK(contains(message_of("[]"), "must hold an object"));
+}
+
+TEST_CASE("what is written is read again, in the order and form of PEFT") {
+  PeftConfig config;
+  config.r = 4;
+  config.lora_alpha = 16;
+  config.use_rslora = true;
+  config.bias = BiasMode::all;
+  config.rank_pattern = {{"^fc2", 2}};
+  config.alpha_pattern = {{"^fc2", 0.5}};
+  config.modules.targets = Names{"fc1", "fc2"};
+  config.modules.modules_to_save = {"head"};
+  const std::string text = to_text(config);
+  const PeftConfig again = parse(text);
+  CHECK(to_text(again) == text);
+  CHECK(again.rank_pattern == config.rank_pattern);
+  CHECK(again.alpha_pattern == config.alpha_pattern);
+  CHECK(std::get<Names>(again.modules.targets) == Names{"fc1", "fc2"});
+  CHECK(contains(text, "\"lora_alpha\": 16,\n"));
+  CHECK(contains(text, "\"lora_dropout\": 0.0,\n"));
+  CHECK(contains(text, "\"rank_pattern\": {\n    \"^fc2\": 2\n  }"));
+  CHECK(again.unknown_keys.empty());
+}

@@ -1,0 +1,226 @@
+#include <loraplus/io/safetensors_header.hpp>
+
+#include "support/catch.hpp"
+#include "support/errors.hpp"
+
+using loraplus::Dtype;
+using loraplus::SafetensorsError;
+using loraplus::SafetensorsFault;
+using loraplus::SafetensorsHeader;
+
+namespace {
+
+/// A file with this header, as it stands, and so many bytes of tensors.
+std::string file_of(const std::string& header, std::size_t bytes) {
+  std::string file(8, '\0');
+  for (std::size_t i = 0; i < 8; ++i) {
+    file[i] = static_cast<char>((header.size() >> (8 * i)) & 0xFF);
+  }
+  return file + header + std::string(bytes, '\0');
+}
+
+SafetensorsHeader read(const std::string& file) {
+  // in memory of just its size: what is read beyond is found by the address sanitizer
+  const std::vector<char> exact(file.begin(), file.end());
+  return loraplus::read_safetensors_header(std::as_bytes(std::span(exact)), "x.safetensors");
+}
+
+SafetensorsFault fault_of(const std::string& file) {
+  try {
+    read(file);
+  } catch (const SafetensorsError& error) {
+    CHECK(std::string(error.what()).find("x.safetensors: ") == 0);
+    return error.fault();
+  }
+  FAIL("the file was accepted");
+  return {};
+}
+
+std::string message_of(const std::string& file) {
+  return test::message_of<SafetensorsError>([&] { read(file); });
+}
+
+std::string tensor(const std::string& name, const std::string& dtype, const std::string& shape,
+                   const std::string& offsets) {
+  return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":[" + shape +
+         "],\"data_offsets\":[" + offsets + "]}";
+}
+
+std::string one(const std::string& dtype, const std::string& shape, const std::string& offsets) {
+  return "{" + tensor("t", dtype, shape, offsets) + "}";
+}
+
+}  // namespace
+
+TEST_CASE("a header tells names, types, shapes and places") {
+  const auto header =
+      read(file_of("{\"__metadata__\":{\"format\":\"pt\"}," + tensor("b", "F16", "3", "24,30") +
+                       "," + tensor("a", "F32", "2,3", "0,24") + "} ",
+                   30));
+  CHECK(header.metadata.at("format") == "pt");
+  REQUIRE(header.tensors.size() == 2);
+  CHECK(header.tensors[0].name == "a");
+  CHECK(header.tensors[0].dtype == Dtype::f32);
+  CHECK(header.tensors[0].shape == std::vector<std::uint64_t>{2, 3});
+  CHECK(header.tensors[1].name == "b");
+  CHECK(header.tensors[1].begin == 24);
+  CHECK(header.tensors[1].end == 30);
+}
+
+TEST_CASE("what the reference implementation accepts is accepted") {
+  const std::vector<std::pair<std::string, std::size_t>> files = {
+      {"{}", 0},
+      {"{}      ", 0},
+      {" \n\t{} ", 0},
+      {"{\"__metadata__\":null}", 0},
+      {"{\"__metadata__\":{}}", 0},
+      {one("F32", "", "0,4"), 4},     // no dimension: one element
+      {one("F32", "2,0", "0,0"), 0},  // a dimension of size 0
+      {one("BOOL", "3", "0,3"), 3},   // a header of no multiple of 8
+      {one("F4", "2", "0,1"), 1},     // two elements in a byte
+      {one("F6_E2M3", "4", "0,3"), 3},
+      {"{\"t\":{\"shape\":[1],\"data_offsets\":[0,1],\"dtype\":\"U8\"}}", 1},
+      {"{\"t\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"more\":{\"a\":[{}]}}}", 1},
+      {"{\"t\":{\"dtype\":\"U8\",\"more\":1.5,\"shape\":[1],\"data_offsets\":[0,1]}}", 1},
+      {"{\"\\u00e9 \\\"\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1},
+  };
+  for (const auto& [header, bytes] : files) {
+    CAPTURE(header);
+    CHECK_NOTHROW(read(file_of(header, bytes)));
+  }
+}
+
+TEST_CASE("each check of the reference implementation, in its order, names what is wrong") {
+  CHECK(fault_of("") == SafetensorsFault::header_too_small);
+  CHECK(fault_of("1234567") == SafetensorsFault::header_too_small);
+  CHECK(fault_of(std::string(8, '\xFF')) == SafetensorsFault::header_too_large);
+  // 100,000,001 = 0x05F5E101, told before the end of the file is looked for
+  CHECK(fault_of(std::string("\x01\xE1\xF5\x05\0\0\0\0", 8)) == SafetensorsFault::header_too_large);
+  CHECK(fault_of(std::string("\x00\xE1\xF5\x05\0\0\0\0", 8)) ==
+        SafetensorsFault::invalid_header_length);
+  CHECK(fault_of(std::string("<\0\0\0\0\0\0\0", 8)) == SafetensorsFault::invalid_header_length);
+  CHECK(fault_of(file_of("\xFF", 0)) == SafetensorsFault::invalid_header);
+  for (const std::string text : {"\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+                                 "\xF8\x88\x80\x80\x80", "\xE2\x82", "\x80"}) {
+    CHECK(fault_of(file_of("{\"" + text + "\":1}", 0)) == SafetensorsFault::invalid_header);
+  }
+  CHECK(fault_of(file_of(one("F32", "1", "0,4").replace(1, 3, "\"t\":{\"dtype\":\"F32\"},\"u\""),
+                         4)) == SafetensorsFault::invalid_header_deserialization);
+  for (const std::string text :
+       {"",
+        " ",
+        "{",
+        "[]",
+        "1",
+        "null",
+        "\"t\"",
+        "{}x",
+        "{}{}",
+        "\xEF\xBB\xBF{}",
+        "{\"t\":1}",
+        "{\"t\":null}",
+        "{\"t\":[]}",
+        "{\"t\":{}}",
+        "{\"t\":{\"dtype\":\"F32\"}}",
+        "{\"__metadata__\":1}",
+        "{\"__metadata__\":[]}",
+        "{\"__metadata__\":{\"a\":1}}",
+        "{\"__metadata__\":{\"a\":{}}}",
+        "{\"t\":{\"dtype\":[],\"shape\":[1],\"data_offsets\":[0,4]}}",
+        "{\"t\":{\"dtype\":\"F32\",\"shape\":1,\"data_offsets\":[0,4]}}",
+        "{\"t\":{\"dtype\":\"F32\",\"shape\":[[1]],\"data_offsets\":[0,4]}}",
+        "{\"t\":{\"dtype\":\"F32\",\"shape\":{},\"data_offsets\":[0,4]}}"}) {
+    CAPTURE(text);
+    CHECK(fault_of(file_of(text, 0)) == SafetensorsFault::invalid_header_deserialization);
+  }
+  for (const std::string shape : {"-1", "1.0", "18446744073709551616", "\"1\"", "true", "null"}) {
+    CAPTURE(shape);
+    CHECK(fault_of(file_of(one("F32", shape, "0,4"), 4)) ==
+          SafetensorsFault::invalid_header_deserialization);
+  }
+  for (const std::string offsets : {"", "0", "0,4,8", "-1,4", "0,4.0"}) {
+    CAPTURE(offsets);
+    CHECK(fault_of(file_of(one("F32", "1", offsets), 4)) ==
+          SafetensorsFault::invalid_header_deserialization);
+  }
+  CHECK(fault_of(file_of(one("F31", "1", "0,4"), 4)) ==
+        SafetensorsFault::invalid_header_deserialization);
+
+  CHECK(fault_of(file_of(one("F32", "1", "4,8"), 8)) == SafetensorsFault::invalid_offset);
+  CHECK(fault_of(file_of(
+            one("F32", "1", "0,4").replace(1, 0, tensor("u", "F32", "1", "8,12") + ","), 12)) ==
+        SafetensorsFault::invalid_offset);
+  std::string same = "{";
+  for (char name = 'a'; name < 'k'; ++name) {  // ten tensors of the same bytes
+    same += (same.size() > 1 ? "," : "") + tensor(std::string(1, name), "F32", "2,2", "0,16");
+  }
+  CHECK(fault_of(file_of(same + "}", 16)) == SafetensorsFault::invalid_offset);
+
+  CHECK(fault_of(file_of(one("F32", "2,18446744073709551614", "0,16"), 16)) ==
+        SafetensorsFault::validation_overflow);
+  CHECK(fault_of(file_of(one("F32", "2,9223372036854775807", "0,16"), 16)) ==
+        SafetensorsFault::validation_overflow);
+  CHECK(fault_of(file_of(one("F32", "9223372036854775808,2,0", "0,0"), 0)) ==
+        SafetensorsFault::validation_overflow);  // from left to right
+  CHECK(fault_of(file_of(one("F4", "1", "0,1"), 1)) == SafetensorsFault::misaligned_slice);
+  CHECK(fault_of(file_of(one("F32", "2,2", "0,4"), 4)) == SafetensorsFault::tensor_invalid_info);
+  CHECK(fault_of(file_of(one("F32", "1", "0,4"), 3)) ==
+        SafetensorsFault::metadata_incomplete_buffer);
+  CHECK(fault_of(file_of(one("F32", "1", "0,4"), 5)) ==
+        SafetensorsFault::metadata_incomplete_buffer);
+}
+
+TEST_CASE("names that are there twice are refused") {
+  const std::string t = tensor("t", "F32", "1", "0,4");
+  CHECK(fault_of(file_of("{" + t + "," + tensor("t", "F32", "1", "4,8") + "}", 8)) ==
+        SafetensorsFault::duplicate_name);
+  CHECK(fault_of(file_of("{\"__metadata__\":{},\"__metadata__\":{}}", 0)) ==
+        SafetensorsFault::duplicate_name);
+  CHECK(fault_of(file_of("{\"t\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[1],"
+                         "\"data_offsets\":[0,1]}}",
+                         1)) == SafetensorsFault::duplicate_name);
+}
+
+TEST_CASE("a message tells the tensor and what was expected") {
+  CHECK(test::contains(message_of(file_of(one("F32", "2,2", "0,4"), 4)),
+                       "'t' has 4 bytes, its shape and type need 16"));
+  CHECK(test::contains(message_of(file_of(one("F31", "1", "0,4"), 4)),
+                       "'t' has the unknown type 'F31'"));
+  CHECK(test::contains(message_of(file_of("{\"t\":{\"dtype\":\"F32\"}}", 4)),
+                       "'t' has no field 'shape'"));
+  CHECK(test::contains(message_of(file_of("[]", 0)), "it must be an object, found a list"));
+}
+
+TEST_CASE("what is nested deeply is refused, however deeply") {
+  for (const std::size_t depth : {200U, 1'000'000U}) {
+    CHECK(fault_of(file_of(
+              "{\"t\":{\"more\":" + std::string(depth, '[') + std::string(depth, ']') + "}}", 0)) ==
+          SafetensorsFault::invalid_header_deserialization);
+    CHECK(fault_of(file_of(std::string(depth, '['), 0)) ==
+          SafetensorsFault::invalid_header_deserialization);
+  }
+}
+
+TEST_CASE(
+    "every truncation and every change of a byte of the header ends in an error or a header") {
+  const std::string whole =
+      file_of("{\"__metadata__\":{\"format\":\"pt\"}," + tensor("a", "F32", "2,3", "0,24") + "," +
+                  tensor("b", "I64", "2", "24,40") + "}",
+              40);
+  for (std::size_t size = 0; size < whole.size(); ++size) {
+    CHECK_THROWS_AS(read(whole.substr(0, size)), SafetensorsError);
+  }
+  int accepted = 0;
+  for (std::size_t at = 0; at < whole.size() - 40; ++at) {
+    for (int value = 0; value < 256; ++value) {
+      std::string changed = whole;
+      changed[at] = static_cast<char>(value);
+      try {
+        read(changed);
+        ++accepted;
+      } catch (const SafetensorsError&) {
+      }
+    }
+  }
+  CHECK(accepted > 0);  // another letter of a name, or the same byte
+}
