@@ -1,0 +1,174 @@
+"""Adapters go from PyTorch with PEFT to loraplus and back; see run.sh.
+
+For each case a random network is saved by PyTorch, and an adapter with random factors by PEFT. The
+C++ program loads both and must compute the same outputs (1e-5), train with the same losses for 20
+steps (1e-4), and save an adapter that PEFT loads without a warning, that computes the same outputs, and
+that PyTorch trains on with the losses of a run that was never interrupted. Without an adapter from
+PEFT the C++ program makes one.
+"""
+
+import argparse
+import copy
+import json
+import pathlib
+import subprocess
+import sys
+import warnings
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+STEPS = 20
+RATE = 1e-2
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
+
+
+class Named(nn.Module):
+    """Three linear layers with names of their own."""
+
+    def __init__(self, widths, activation):
+        super().__init__()
+        self.fc1 = nn.Linear(widths[0], widths[1])
+        self.fc2 = nn.Linear(widths[1], widths[2])
+        self.fc10 = nn.Linear(widths[2], widths[3])
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, x):
+        return self.fc10(self.activation(self.fc2(self.activation(self.fc1(x)))))
+
+
+class Nested(nn.Module):
+    """A Sequential within a module: net.0, net.2, net.4."""
+
+    def __init__(self, widths, activation):
+        super().__init__()
+        layers = []
+        for i in range(3):
+            layers += [nn.Linear(widths[i], widths[i + 1]), ACTIVATIONS[activation]()]
+        self.net = nn.Sequential(*layers[:-1])
+
+    def forward(self, x):
+        return self.net(x)
+
+
+# name: (kind, activation, widths, arguments of LoraConfig, dtype of the saved base)
+CASES = {
+    "plain": (Named, "relu", (7, 16, 12, 3), dict(r=4, lora_alpha=8, target_modules=["fc1", "fc2"]), None),
+    "sequential": (Nested, "tanh", (5, 9, 9, 2), dict(r=1, lora_alpha=3, target_modules=r"net\.[024]"), None),
+    "rslora": (Named, "gelu", (6, 11, 8, 4), dict(r=9, lora_alpha=4, use_rslora=True, target_modules=["fc2", "fc10"]), None),
+    "bias": (Named, "silu", (6, 10, 10, 3), dict(r=3, lora_alpha=6, bias="lora_only", target_modules=["fc1", "fc10"]), None),
+    "all_biases": (Named, "relu", (6, 10, 10, 3), dict(r=3, lora_alpha=6, bias="all", target_modules=["fc2"]), None),
+    "head": (Named, "tanh", (6, 10, 10, 3), dict(r=2, lora_alpha=2, target_modules=["fc1", "fc2"], modules_to_save=["fc10"]), None),
+    "patterns": (Named, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, target_modules=["fc1", "fc2", "fc10"],
+                 rank_pattern={"^fc2": 5}, alpha_pattern={"fc10": 1}), None),
+    "excluded": (Nested, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, target_modules=["0", "2", "4"], exclude_modules=["2"]), None),
+    "half": (Named, "relu", (7, 16, 12, 3), dict(r=4, lora_alpha=8, target_modules=["fc1", "fc2"]), torch.float16),
+    "bfloat": (Named, "relu", (7, 16, 12, 3), dict(r=4, lora_alpha=8, target_modules=["fc1", "fc2"]), torch.bfloat16),
+}
+
+
+def randomize_factors(model):
+    """B = 0 would hide much."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+
+
+def train(model, x, y):
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.01)
+    losses = []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return torch.tensor(losses, dtype=torch.float64)
+
+
+def distance(a, b):
+    a, b = a.double(), b.double()
+    return ((a - b).norm() / b.norm()).item()
+
+
+def load_adapter(base, folder):
+    """PEFT's, where a warning is an error, to be trained on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return PeftModel.from_pretrained(copy.deepcopy(base), folder, is_trainable=True)
+
+
+class Failures:
+    def __init__(self):
+        self.count = 0
+
+    def check(self, case, what, found, limit):
+        good = found <= limit
+        self.count += not good
+        print(f"{case:12} {what:44} {found:9.2e} {'ok' if good else f'ABOVE {limit:g}'}")
+
+
+def run_case(name, folder, program, failures, with_adapter):
+    kind, activation, widths, lora, dtype = CASES[name]
+    torch.manual_seed(sum(map(ord, name)))
+    base = kind(widths, activation)
+    if dtype is not None:
+        base = base.to(dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in base.state_dict().items()}, folder / "base.safetensors")
+    base = base.float()
+    x, y = torch.randn(24, widths[0]), torch.randn(24, widths[-1])
+    save_file({"x": x, "y": y}, folder / "data.safetensors")
+    described = {"rank": lora["r"], "alpha": lora["lora_alpha"], "bias": lora.get("bias", "none"),
+                 "rslora": lora.get("use_rslora", False),
+                 "targets": [], "train": lora.get("modules_to_save", [])}
+    model = get_peft_model(copy.deepcopy(base), LoraConfig(**lora))
+    if with_adapter:
+        randomize_factors(model)
+        model.save_pretrained(folder / "adapter")
+    else:
+        described["targets"] = [n for n, _ in base.named_modules() if n in lora["target_modules"]]
+    (folder / "case.json").write_text(json.dumps(
+        {"activation": activation, "steps": STEPS, "learning_rate": RATE, "lora": described}))
+
+    subprocess.run([program, folder], check=True)
+    result = load_file(folder / "result.safetensors")
+    trained = load_adapter(base, folder / "trained")
+    label = name if with_adapter else name + "*"
+    failures.check(label, "outputs of the trained adapter in PEFT", distance(trained(x), result["after"]), 1e-5)
+    if with_adapter:
+        failures.check(label, "outputs of PEFT's adapter in C++", distance(result["before"], model(x)), 1e-5)
+        failures.check(label, "losses of 20 steps in C++", distance(result["losses"], train(model, x, y)), 1e-4)
+        failures.check(label, "both trained adapters", distance(result["after"], model(x)), 1e-4)
+        # on from here, each in its own system
+        again = folder / "again"
+        again.mkdir(exist_ok=True)
+        for file in ("base.safetensors", "data.safetensors", "case.json"):
+            (again / file).write_bytes((folder / file).read_bytes())
+        trained.save_pretrained(again / "adapter")
+        subprocess.run([program, again], check=True)
+        failures.check(label, "losses of 20 more, C++ and PyTorch",
+                       distance(load_file(again / "result.safetensors")["losses"], train(trained, x, y)), 1e-4)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", required=True, type=pathlib.Path)
+    parser.add_argument("--out", required=True, type=pathlib.Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    failures = Failures()
+    for name in CASES:
+        run_case(name, options.out / name, options.program.resolve(), failures, True)
+    for name in ("plain", "rslora", "bias", "all_biases", "head"):
+        run_case(name, options.out / (name + "-made"), options.program.resolve(), failures, False)
+    print(f"{failures.count} failures" if failures.count else "PEFT and loraplus agree")
+    sys.exit(1 if failures.count else 0)
+
+
+if __name__ == "__main__":
+    main()
