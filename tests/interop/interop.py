@@ -155,10 +155,29 @@ def run_case(name, folder, program, failures, with_adapter):
                        distance(load_file(again / "result.safetensors")["losses"], train(trained, x, y)), 1e-4)
 
 
+def write_golden(name, folder, golden):
+    """What the C++ tests read: the case as PEFT made it, and what PyTorch computes of it."""
+    kind, activation, widths, lora, _ = CASES[name]
+    base = kind(widths, activation)
+    base.load_state_dict(load_file(folder / "base.safetensors"))
+    data = load_file(folder / "data.safetensors")
+    model = load_adapter(base, folder / "adapter")
+    before = model(data["x"]).detach()
+    losses = train(model, data["x"], data["y"])
+    golden.mkdir(parents=True, exist_ok=True)
+    save_file({"before": before, "losses": losses, "after": model(data["x"]).detach()},
+              golden / "expected.safetensors")
+    for file in ("base.safetensors", "data.safetensors", "case.json", "adapter/adapter_config.json",
+                 "adapter/adapter_model.safetensors"):
+        (golden / file).parent.mkdir(exist_ok=True)
+        (golden / file).write_bytes((folder / file).read_bytes())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True, type=pathlib.Path)
     parser.add_argument("--out", required=True, type=pathlib.Path)
+    parser.add_argument("--golden", type=pathlib.Path, help="write the golden files of the C++ tests here")
     options = parser.parse_args()
     torch.set_num_threads(1)
     failures = Failures()
@@ -166,6 +185,8 @@ def main():
         run_case(name, options.out / name, options.program.resolve(), failures, True)
     for name in ("plain", "rslora", "bias", "all_biases", "head"):
         run_case(name, options.out / (name + "-made"), options.program.resolve(), failures, False)
+    for name in ("plain", "sequential", "bias", "all_biases", "head", "patterns") if options.golden else ():
+        write_golden(name, options.out / name, options.golden / name)
     print(f"{failures.count} failures" if failures.count else "PEFT and loraplus agree")
     sys.exit(1 if failures.count else 0)
 
