@@ -3,5 +3,5 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-sh .ci/install.sh g++ cmake make libeigen3-dev catch2 libcli11-dev nlohmann-json3-dev zlib1g-dev
+sh .ci/install.sh g++ cmake make libeigen3-dev catch2 libcli11-dev nlohmann-json3-dev zlib1g-dev libcsv-dev
 cmake --workflow --preset test

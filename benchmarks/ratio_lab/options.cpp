@@ -161,7 +161,7 @@ CommandLine parse(int argc, char** argv) {
       "theory",
       "T1 to T5: exact equivalences, exponents of the width, steps to converge, best rates");
   theory.add_option("--largest-width", values.largest_width, "Widths are 64, 128, ... up to this")
-      ->check(CLI::Range(256L, 16384L))
+      ->check(CLI::Range(128L, 16384L))
       ->capture_default_str();
   add_seeds(theory, values);
 

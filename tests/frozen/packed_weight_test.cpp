@@ -9,6 +9,7 @@
 #include "support/exact.hpp"
 #include "support/guarded.hpp"
 #include "support/matrices.hpp"
+#include "support/sanitized.hpp"
 #include "support/sparse_weight.hpp"
 #include "support/threads.hpp"
 
@@ -105,7 +106,7 @@ TEMPLATE_TEST_CASE("a packed weight of any shape computes W x + b + F h and W' d
   std::mt19937_64 generator{1};
   const auto draw = [&](Index most) { return loraplus::uniform_index(generator, most) + 1; };
   const Index ranks[] = {0, 1, 8, 32, 33, 70};
-  for (int i = 0; i < 48; ++i) {
+  for (int i = 0; i < test::repetitions(48); ++i) {
     const Index largest = i % 4 == 0 ? 200 : 50;
     const Index rank = i % 2 == 0 ? draw(largest) : ranks[i / 2 % 6];
     require_products<TestType>(draw(largest), draw(largest), draw(largest), rank, i % 3);

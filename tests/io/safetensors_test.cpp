@@ -76,7 +76,8 @@ TEST_CASE("larger types come first, then names in order") {
 TEMPLATE_TEST_CASE("a tensor comes back as it was, in place and converted", "", float, double,
                    Eigen::half, Eigen::bfloat16, std::int8_t, std::uint8_t, std::int16_t,
                    std::uint16_t, std::int32_t, std::uint32_t, std::int64_t, std::uint64_t) {
-  const fs::path folder = test::fresh_folder("safetensors_types");
+  const fs::path folder =
+      test::fresh_folder("safetensors_" + std::string(to_string(loraplus::dtype_of<TestType>)));
   using Elements = Eigen::Matrix<TestType, Eigen::Dynamic, Eigen::Dynamic>;
   const Matrix<double> numbers = (100 * test::random_matrix<double>(5, 3, 1)).array().abs().floor();
   const Elements matrix = numbers.unaryExpr([](double v) { return static_cast<TestType>(v); });

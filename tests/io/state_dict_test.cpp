@@ -92,7 +92,8 @@ TEST_CASE("the user may tell the order of the layers, and which there are") {
 }
 
 TEMPLATE_TEST_CASE("halves and doubles are converted", "", double, Eigen::half, Eigen::bfloat16) {
-  const fs::path folder = test::fresh_folder("state_dict_types");
+  const fs::path folder =
+      test::fresh_folder("state_dict_" + std::string(to_string(loraplus::dtype_of<TestType>)));
   const Matrix<float> w = test::random_matrix<float>(3, 5, 1);
   TensorList tensors;
   tensors.add("fc.weight", w.template cast<TestType>());

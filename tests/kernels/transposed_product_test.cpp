@@ -5,6 +5,7 @@
 #include "support/exact.hpp"
 #include "support/guarded.hpp"
 #include "support/matrices.hpp"
+#include "support/sanitized.hpp"
 #include "support/threads.hpp"
 
 namespace kernels = loraplus::kernels;
@@ -76,7 +77,7 @@ TEMPLATE_TEST_CASE("a transposed product of any shape is right, and the same fro
   const test::Threads one(1);
   std::mt19937_64 generator{1};
   const auto draw = [&](Index most) { return loraplus::uniform_index(generator, most) + 1; };
-  for (int i = 0; i < 120; ++i) {
+  for (int i = 0; i < test::repetitions(120); ++i) {
     const Index largest = i % 3 == 0 ? 200 : 40;
     require_product<TestType>({draw(largest), draw(largest), draw(largest)});
   }

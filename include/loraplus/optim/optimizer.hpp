@@ -89,6 +89,32 @@ class Optimizer {
   /// The updates made so far.
   Index steps() const { return steps_; }
 
+  /// The calls of step() since the last update; 0 without accumulation.
+  Index pending() const { return pending_; }
+
+  const Schedule& schedule() const { return options_.schedule; }
+
+  /// Calls `visitor(name, state)` with the moments of each parameter, coefficients x moments, to be
+  /// stored, or set to what was.
+  template <typename Visitor>
+  void visit_state(Visitor&& visitor) {
+    for (Slot& slot : slots_) {
+      visitor(std::as_const(slot.name), slot.state);
+    }
+  }
+
+  /// Goes on as after so many updates, and so many calls since; the moments are set by visit_state.
+  /// @throws ArgumentError if a number is negative, or there are more calls than accumulation lets
+  void set_progress(Index steps, Index pending) {
+    require_argument(steps >= 0, "Optimizer::set_progress", "steps must be at least 0",
+                     static_cast<double>(steps));
+    require_argument(pending >= 0 && pending < options_.accumulation, "Optimizer::set_progress",
+                     "pending must be at least 0 and below accumulation",
+                     static_cast<double>(pending));
+    steps_ = steps;
+    pending_ = pending;
+  }
+
   const Rule& rule() const { return rule_; }
 
   /// Every group with its rate, decay and parameters; a group may be empty.

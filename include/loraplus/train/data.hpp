@@ -110,6 +110,24 @@ class BatchSampler {
     return std::span<const Index>(order_).subspan(next_ - count, count);
   }
 
+  /// The order of the samples in this epoch, and how many of them were dealt out.
+  std::span<const Index> order() const { return order_; }
+  Index dealt() const { return static_cast<Index>(next_); }
+
+  /// Goes on within an epoch. @param order each index once, @param dealt of them
+  /// @throws ArgumentError if they are not those of as many samples; nothing is changed then
+  void set_progress(std::span<const Index> order, Index dealt) {
+    std::vector<Index> sorted(order.begin(), order.end()), all = order_;
+    std::sort(sorted.begin(), sorted.end());
+    std::sort(all.begin(), all.end());
+    if (sorted != all || dealt < 0 || dealt > static_cast<Index>(order.size())) {
+      throw ArgumentError("BatchSampler::set_progress: not an order of " +
+                          std::to_string(order_.size()) + " samples of which some were dealt out");
+    }
+    order_.assign(order.begin(), order.end());
+    next_ = static_cast<std::size_t>(dealt);
+  }
+
  private:
   std::vector<Index> order_;
   std::size_t batch_ = 0;

@@ -17,29 +17,48 @@ struct StepReport {
   double loss;  ///< of the batch, before the update
 };
 
-/// Trains a model on random batches of the data.
-/// @param after_step called with a StepReport after each step; returns whether to go on
-/// @return the steps made
+/// Where a run is: it can be stored, and gone on from.
+struct FitProgress {
+  BatchSampler sampler;
+  Index step = 0;  ///< the steps made
+
+  FitProgress(Index samples, const FitOptions& options) : sampler(samples, options.batch) {}
+};
+
+/// Trains a model on random batches of the data, from where `progress` is on.
+/// @param after_step called with a StepReport after each step, when `progress` is up to date;
+/// returns whether to go on
+/// @return the steps made, those before included
 /// @throws ArgumentError if there are no data, and as TrainingStep
 template <typename Loss, Layer Model, typename Optimizer, typename Data, RandomBits Generator,
           typename Callback>
 Index fit(Model& model, Optimizer& optimizer, const Data& data, const FitOptions& options,
-          Generator& generator, Callback&& after_step) {
+          Generator& generator, FitProgress& progress, Callback&& after_step) {
   data.validate();
   require_argument(options.steps >= 0, "FitOptions", "steps must be at least 0",
                    static_cast<double>(options.steps));
-  BatchSampler sampler(data.size(), options.batch);
   Data batch = data.make_batch(std::min(options.batch, data.size()));
   TrainingStep<Model, Loss> train(model, batch.size());
-  for (Index step = 1; step <= options.steps; ++step) {
-    const auto indices = sampler.next(generator);
+  while (progress.step < options.steps) {
+    const auto indices = progress.sampler.next(generator);
     const auto samples = static_cast<Index>(indices.size());
     data.gather(indices, batch);
     const double loss =
         train(model, optimizer, batch.inputs.leftCols(samples), batch.targets(samples), generator);
-    if (!after_step(StepReport{step, loss})) return step;
+    ++progress.step;
+    if (!after_step(StepReport{progress.step, loss})) break;
   }
-  return options.steps;
+  return progress.step;
+}
+
+/// The same from the beginning.
+template <typename Loss, Layer Model, typename Optimizer, typename Data, RandomBits Generator,
+          typename Callback>
+Index fit(Model& model, Optimizer& optimizer, const Data& data, const FitOptions& options,
+          Generator& generator, Callback&& after_step) {
+  FitProgress progress(data.size(), options);
+  return fit<Loss>(model, optimizer, data, options, generator, progress,
+                   std::forward<Callback>(after_step));
 }
 
 template <typename Loss, Layer Model, typename Optimizer, typename Data, RandomBits Generator>

@@ -133,7 +133,7 @@ TEST_CASE("every subcommand ends with a report, and wrong values are refused by 
   for (const std::string arguments :
        {"width --task teacher --widths 8 16 --ratios 4 --rank 1 --steps 5 --tuning-seeds 1 "
         "--reporting-seeds 2",
-        "theory --largest-width 256 --tuning-seeds 1 --reporting-seeds 2",
+        "theory --largest-width 128 --tuning-seeds 1 --reporting-seeds 2",
         "compare --task teacher --width 8 --rank 1 --steps 5 --tuning-seeds 1 --reporting-seeds 2",
         "speed --task teacher --width 8 --rank 1 --steps 10 --tuning-seeds 1 --reporting-seeds "
         "2"}) {

@@ -51,8 +51,11 @@ TEST_CASE("a coarse grid judged by its own runs claims a gain that the protocol 
   }
   CHECK(claims >= 4);
 
-  const auto studies = lab::study_widths(
-      lab, {.widths = {width}, .ratios_log2 = {-4, -2, 0, 2, 4}, .training = training});
+  const auto studies = lab::study_widths(lab, {.widths = {width},
+                                               .ratios_log2 = {-4, -2, 0, 2, 4},
+                                               .training = training,
+                                               .low_log2 = -6,
+                                               .high_log2 = -1});
   const auto& at = studies[0].widths[0];
   const std::vector<double> p_values = {at.gain_best.p_value, at.gain16.p_value};
   const auto corrected = lab::holm(p_values);
