@@ -39,8 +39,9 @@ rate than A; the <em>ratio</em> says how much larger. Here the two rates are wri
 geometric mean g, which is tuned anew for every method, and the ratio: so that a ratio is not
 credited with what a better rate did. <em>n</em> is the width of the adapted layer, the one whose
 growth the theory speaks of.</p>
-<p>Rates were chosen on some seeds and validation samples; what is reported comes from other seeds
-and from test samples that had no part in any choice. Runs are paired by seed. A run whose loss
+<p>Rates were chosen on some seeds, of first factors and batches, and validation samples; what is
+reported comes from other seeds and from test samples that had no part in any choice. The frozen
+networks, three for each width, are the same in both. Runs are paired by seed. A run whose loss
 grew tenfold or was lost to infinity counts as diverged, with ten times the loss before training;
 none is left out.</p>
 )";

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <loraplus/io/state_dict.hpp>
 #include <loraplus/optim/adam.hpp>
 #include <loraplus/optim/optimizer.hpp>
 #include <loraplus/train/evaluate.hpp>
@@ -77,9 +78,24 @@ class TestSet {
   unsigned threads_;
 };
 
-loraplus::Mlp<loraplus::Linear<float>> pretrain(const Options& options,
-                                                const std::vector<Index>& widths,
-                                                const Labelled& data, Progress& progress) {
+using Pretrained = loraplus::Mlp<loraplus::Linear<float>>;
+
+/// As PyTorch would save it.
+void save_network(const Pretrained& network, const std::filesystem::path& file) {
+  loraplus::TensorList tensors;
+  for (const auto& stage : network.stages()) {
+    tensors.add(stage.name + ".weight", stage.layer.weight());
+    tensors.add(stage.name + ".bias", stage.layer.bias());
+  }
+  loraplus::write_safetensors(file, tensors);
+}
+
+Pretrained pretrain(const Options& options, const std::vector<Index>& widths, const Labelled& data,
+                    const Checkpoints& checkpoints, Progress& progress) {
+  const std::filesystem::path finished = checkpoints.file("pretrained.safetensors");
+  if (!finished.empty() && std::filesystem::exists(finished)) {
+    return loraplus::load_mlp<float>(loraplus::Safetensors(finished)).network;
+  }
   const Index batches = (data.size() + pretrain_batch - 1) / pretrain_batch;
   const loraplus::FitOptions fit_options{.steps = options.pretrain_epochs * batches,
                                          .batch = pretrain_batch};
@@ -89,48 +105,72 @@ loraplus::Mlp<loraplus::Linear<float>> pretrain(const Options& options,
       loraplus::Adam{.learning_rate = 1e-3}, network,
       {.schedule = {.decay = loraplus::Decay::linear, .total_steps = fit_options.steps}});
   progress.begin("1/3 pretraining", fit_options.steps);
-  loraplus::fit<loraplus::SoftmaxCrossEntropy>(network, optimizer, data, fit_options, generator,
-                                               [&](const StepReport& /*report*/) {
-                                                 throw_if_interrupted();
-                                                 progress.advance();
-                                                 return true;
-                                               });
+  Index counted = 0;
+  fit_kept(network, optimizer, data, fit_options, generator, checkpoints.run("pretraining"),
+           [&](const StepReport& report) {
+             throw_if_interrupted();
+             progress.advance(report.step - counted);  // those before a resumption, too
+             counted = report.step;
+           });
   progress.end();
+  if (checkpoints.enabled()) {
+    save_network(network, finished);
+    std::filesystem::remove(checkpoints.run("pretraining").file);
+  }
   return network;
 }
 
 /// Trains with the learning rate of the trial and judges it. All trials share one seed.
-void try_out(const Problem& problem, Method method, const Labelled& validation, Progress& progress,
+/// @param part its name among the checkpoints
+void try_out(const Problem& problem, Method method, const Labelled& validation,
+             const Checkpoints& checkpoints, const std::string& part, Progress& progress,
              Trial& trial) {
+  if (const auto before = checkpoints.result(part)) {
+    trial.accuracy = before->at("accuracy").get<double>();
+    trial.diverged = before->at("diverged");
+    progress.advance(problem.options.steps);
+    return;
+  }
   Index steps = 0;
-  const Trained trained = train(problem, {method, trial.learning_rate, problem.options.seed},
-                                [&](const StepReport& report, const Network& /*network*/) {
-                                  throw_if_interrupted();
-                                  progress.advance();
-                                  steps = report.step;
-                                });
+  const Trained trained = train(
+      problem, {method, trial.learning_rate, problem.options.seed},
+      [&](const StepReport& report, const Network& /*network*/) {
+        throw_if_interrupted();
+        progress.advance(report.step - steps);
+        steps = report.step;
+      },
+      checkpoints.run(part));
   progress.advance(problem.options.steps - steps);  // those that divergence has saved
   trial.diverged = trained.diverged;
   trial.accuracy = loraplus::accuracy(trained.network, validation);
+  checkpoints.finish(part, {{"accuracy", *trial.accuracy}, {"diverged", trial.diverged}});
+}
+
+/// "trial-lora-3"
+std::string part_name(const std::string& kind, Method method, std::size_t number) {
+  constexpr std::array<const char*, 3> names = {"full", "lora", "lora-plus"};
+  return kind + '-' + names[static_cast<std::size_t>(method)] + '-' + std::to_string(number);
 }
 
 /// Chooses the learning rate of every method, each among as many.
-void tune(const Problem& problem, const Labelled& validation, Progress& progress,
-          std::vector<MethodResult>& methods) {
+void tune(const Problem& problem, const Labelled& validation, const Checkpoints& checkpoints,
+          Progress& progress, std::vector<MethodResult>& methods) {
   struct Job {
     Method method;
     Trial* trial;
+    std::string part;
   };
   std::vector<Job> jobs;
   for (MethodResult& result : methods) {
     result.trials = make_trials(problem.options);
-    for (Trial& trial : result.trials) {
-      jobs.push_back({result.method, &trial});
+    for (std::size_t i = 0; i < result.trials.size(); ++i) {
+      jobs.push_back({result.method, &result.trials[i], part_name("trial", result.method, i + 1)});
     }
   }
   progress.begin("2/3 learning rates", static_cast<Index>(jobs.size()) * problem.options.steps);
   parallel_for(jobs.size(), problem.options.threads, [&](std::size_t i) {
-    try_out(problem, jobs[i].method, validation, progress, *jobs[i].trial);
+    try_out(problem, jobs[i].method, validation, checkpoints, jobs[i].part, progress,
+            *jobs[i].trial);
   });
   progress.end();
   for (MethodResult& result : methods) {
@@ -146,19 +186,60 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+Json curve_json(const std::vector<CurvePoint>& curve) {
+  Json json = Json::array();
+  for (const CurvePoint& point : curve) {
+    json.push_back({point.step, point.loss ? Json(*point.loss) : Json(), point.accuracy});
+  }
+  return json;
+}
+
+std::vector<CurvePoint> read_curve(const Json& json) {
+  std::vector<CurvePoint> curve;
+  for (const Json& point : json) {
+    curve.push_back({point[0], {}, point[2]});
+    if (!point[1].is_null()) curve.back().loss = point[1].get<double>();
+  }
+  return curve;
+}
+
+/// Takes a finished run from the checkpoints. @return whether it is there
+bool read_run(const Checkpoints& checkpoints, const std::string& part, Run& run) {
+  const auto before = checkpoints.result(part);
+  if (!before) return false;
+  run.accuracy = before->at("accuracy");
+  run.diverged = before->at("diverged");
+  run.seconds_per_step = before->at("seconds_per_step");
+  run.state_bytes = before->at("state_bytes");
+  run.curve = read_curve(before->at("curve"));
+  return true;
+}
+
 /// A run whose curve is followed on the test images, and whose steps are timed.
+/// @param kept the run as it is stored, without what is kept beside it
 /// @param run filled as it goes on; its curve has the start
 void final_run(const Problem& problem, const Setting& setting, const TestSet& test, Index interval,
-               Progress& progress, Run& run) {
+               KeptRun kept, Progress& progress, Run& run) {
   const Index steps = problem.options.steps;
   std::vector<double> step_seconds;
   double loss_sum = 0;
+  Index counted = 0;
+  kept.notes = [&]() -> Json {
+    return {{"curve", curve_json(run.curve)}, {"loss", loss_sum}, {"seconds", step_seconds}};
+  };
+  kept.restore = [&](const Json& notes) {
+    run.curve = read_curve(notes.at("curve"));
+    loss_sum = notes.at("loss");
+    step_seconds = notes.at("seconds").get<std::vector<double>>();
+  };
   auto resumed = Clock::now();
-  const Trained trained =
-      train(problem, setting, [&](const StepReport& report, const Network& network) {
+  const Trained trained = train(
+      problem, setting,
+      [&](const StepReport& report, const Network& network) {
         step_seconds.push_back(seconds_since(resumed));
         throw_if_interrupted();
-        progress.advance();
+        progress.advance(report.step - counted);
+        counted = report.step;
         loss_sum += report.loss;
         if (report.step % interval == 0 || report.step == steps) {
           const auto passed = static_cast<double>(report.step - run.curve.back().step);
@@ -166,7 +247,8 @@ void final_run(const Problem& problem, const Setting& setting, const TestSet& te
           loss_sum = 0;
         }
         resumed = Clock::now();
-      });
+      },
+      kept);
   run.diverged = trained.diverged;
   run.accuracy = trained.diverged ? test.accuracy(trained.network) : run.curve.back().accuracy;
   run.seconds_per_step = median(step_seconds);
@@ -175,8 +257,8 @@ void final_run(const Problem& problem, const Setting& setting, const TestSet& te
 
 /// One run after the other, the methods in turn, so that whatever else the computer does meets
 /// all of them alike and nothing of our own disturbs the clock.
-void make_final_runs(const Problem& problem, const TestSet& test, Progress& progress,
-                     Results& results) {
+void make_final_runs(const Problem& problem, const TestSet& test, const Checkpoints& checkpoints,
+                     Progress& progress, Results& results) {
   const Options& options = problem.options;
   const Index runs = static_cast<Index>(options.seeds) * static_cast<Index>(all_methods.size());
   progress.begin("3/3 final runs", runs * options.steps);
@@ -184,13 +266,24 @@ void make_final_runs(const Problem& problem, const TestSet& test, Progress& prog
     for (MethodResult& result : results.methods) {
       const Setting setting{result.method, result.learning_rate,
                             options.seed + static_cast<std::uint64_t>(i)};
+      const std::string part = part_name("final", result.method, static_cast<std::size_t>(i));
       Run run{setting.seed};
       run.curve.push_back({0, {}, results.before});
-      try {
-        final_run(problem, setting, test, results.curve_interval, progress, run);
-      } catch (const Interrupted&) {
-        result.unfinished = std::move(run);
-        throw;
+      if (read_run(checkpoints, part, run)) {
+        progress.advance(options.steps);
+      } else {
+        try {
+          final_run(problem, setting, test, results.curve_interval, checkpoints.run(part), progress,
+                    run);
+        } catch (const Interrupted&) {
+          result.unfinished = std::move(run);
+          throw;
+        }
+        checkpoints.finish(part, {{"accuracy", run.accuracy},
+                                  {"diverged", run.diverged},
+                                  {"seconds_per_step", run.seconds_per_step},
+                                  {"state_bytes", run.state_bytes},
+                                  {"curve", curve_json(run.curve)}});
       }
       result.runs.push_back(std::move(run));
     }
@@ -217,7 +310,8 @@ Labelled take_samples(const Options& options, Labelled pool) {
 
 }  // namespace
 
-void run_experiment(const Options& options, Splits splits, Progress& progress, Results& results) {
+void run_experiment(const Options& options, Splits splits, const Checkpoints& checkpoints,
+                    Progress& progress, Results& results) {
   const Index side = splits.side;
   const Labelled samples =
       shifted(options.task, take_samples(options, std::move(splits.pool)), side);
@@ -229,7 +323,7 @@ void run_experiment(const Options& options, Splits splits, Progress& progress, R
 
   results.widths = {side * side, hidden_width, hidden_width, classes};
 
-  auto pretrained = pretrain(options, results.widths, splits.pretrain, progress);
+  auto pretrained = pretrain(options, results.widths, splits.pretrain, checkpoints, progress);
   results.parameters = loraplus::parameter_count(pretrained);
   const Problem problem{loraplus::freeze(pretrained), samples, options};
 
@@ -248,9 +342,9 @@ void run_experiment(const Options& options, Splits splits, Progress& progress, R
       result.learning_rate = *options.learning_rate;
     }
   } else {
-    tune(problem, validation, progress, results.methods);
+    tune(problem, validation, checkpoints, progress, results.methods);
   }
-  make_final_runs(problem, test, progress, results);
+  make_final_runs(problem, test, checkpoints, progress, results);
 }
 
 }  // namespace finetune

@@ -2,9 +2,7 @@
 
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
+#include <loraplus/io/atomic_file.hpp>
 #include <stdexcept>
 
 namespace finetune {
@@ -24,17 +22,9 @@ void prepare_folder(const fs::path& folder) {
 }
 
 void write_atomically(const fs::path& file, const std::string& content) {
-  const fs::path unfinished = file.string() + ".tmp";
-  std::ofstream stream(unfinished, std::ios::binary);
-  stream << content;
-  stream.close();
-  const int reason = errno;
-  std::error_code error;
-  if (stream) fs::rename(unfinished, file, error);
-  if (!stream || error) {
-    fs::remove(unfinished, error);
-    throw std::runtime_error("cannot write " + file.string() + ": " + std::strerror(reason));
-  }
+  loraplus::AtomicFile out(file);
+  out.write(content);
+  out.commit();
 }
 
 }  // namespace finetune

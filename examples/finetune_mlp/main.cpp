@@ -23,10 +23,14 @@ constexpr int exit_interrupted = 130;  // 128 + SIGINT, as shells have it
 
 Results measure(const Options& options) {
   const auto start = std::chrono::steady_clock::now();
+  const Checkpoints checkpoints =
+      options.checkpoint || options.resume
+          ? Checkpoints(options.out / "checkpoint", options, options.resume)
+          : Checkpoints();
   Results results;
   Progress progress(options.quiet);
   try {
-    run_experiment(options, load(options), progress, results);
+    run_experiment(options, load(options), checkpoints, progress, results);
   } catch (const Interrupted&) {
     progress.end();
     results.interrupted = true;

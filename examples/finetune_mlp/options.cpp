@@ -171,6 +171,14 @@ void add_options(CLI::App& app, Options& options) {
   program.add_count("--threads", options.threads, 256,
                     "threads for tuning and for evaluation; the final runs are\n"
                     "trained and timed on one");
+  app.add_flag("--checkpoint", options.checkpoint,
+               "keep what is done in OUT/checkpoint, so that a run that was\n"
+               "killed goes on with --resume")
+      ->group("The program");
+  app.add_flag("--resume", options.resume,
+               "go on from OUT/checkpoint, with the same options; all else\n"
+               "comes out as if the program had never stopped, but times")
+      ->group("The program");
   app.add_flag("--quiet", options.quiet, "no progress, only the result")->group("The program");
   app.set_help_flag("-h,--help", "this text")->group("The program");
 }

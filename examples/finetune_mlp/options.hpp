@@ -46,6 +46,8 @@ struct Options {
   std::uint64_t seed = 1;
 
   std::filesystem::path out = "out";
+  bool checkpoint = false;  ///< keep what is done in out/checkpoint, to go on from
+  bool resume = false;      ///< go on from there, and keep what is done
   unsigned threads = 1;
   bool quiet = false;
 

@@ -14,7 +14,7 @@
 namespace finetune {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Ordered = nlohmann::ordered_json;
 
 double share(Index part, Index whole) {
   return static_cast<double>(part) / static_cast<double>(whole);
@@ -163,7 +163,7 @@ std::string compiler() {
 #endif
 }
 
-Json settings_json(const Options& options, const Results& results) {
+Ordered settings_json(const Options& options, const Results& results) {
   return {{"task", name_of(options.task)},
           {"data", options.data},
           {"samples", results.samples},
@@ -176,46 +176,47 @@ Json settings_json(const Options& options, const Results& results) {
           {"weight_decay", weight_decay(options.optimizer)},
           {"clip_norm", clip_norm},
           {"schedule", "linear to 0"},
-          {"learning_rate", options.learning_rate ? Json(*options.learning_rate) : Json()},
+          {"learning_rate", options.learning_rate ? Ordered(*options.learning_rate) : Ordered()},
           {"batch", options.batch},
           {"steps", options.steps},
           {"trials", options.trials},
           {"seeds", options.seeds},
-          {"target", options.target ? Json(*options.target) : Json()},
+          {"target", options.target ? Ordered(*options.target) : Ordered()},
           {"seed", options.seed},
           {"threads", options.threads}};
 }
 
-Json range_json(const std::vector<double>& values) {
+Ordered range_json(const std::vector<double>& values) {
   if (values.empty()) return nullptr;
   const auto [least, most] = std::minmax_element(values.begin(), values.end());
   return {{"median", median(values)}, {"min", *least}, {"max", *most}};
 }
 
-Json rates_json(const MethodResult& result, double ratio) {
+Ordered rates_json(const MethodResult& result, double ratio) {
   if (result.learning_rate == 0) return nullptr;  // not chosen yet
   if (result.method != Method::lora_plus) return {{"all", result.learning_rate}};
   const FactorRates factors = factor_rates(result.learning_rate, ratio);
   return {{"geometric_mean", result.learning_rate}, {"a", factors.a}, {"b", factors.b}};
 }
 
-Json trials_json(const MethodResult& result) {
-  Json trials = Json::array();
+Ordered trials_json(const MethodResult& result) {
+  Ordered trials = Ordered::array();
   for (const Trial& trial : result.trials) {
-    trials.push_back({{"learning_rate", trial.learning_rate},
-                      {"validation_accuracy", trial.accuracy ? Json(*trial.accuracy) : Json()},
-                      {"diverged", trial.diverged}});
+    trials.push_back(
+        {{"learning_rate", trial.learning_rate},
+         {"validation_accuracy", trial.accuracy ? Ordered(*trial.accuracy) : Ordered()},
+         {"diverged", trial.diverged}});
   }
   return trials;
 }
 
-Json runs_json(const MethodResult& result, double target) {
-  Json runs = Json::array();
+Ordered runs_json(const MethodResult& result, double target) {
+  Ordered runs = Ordered::array();
   for (const Run& run : result.runs) {
     const auto steps = run.steps_to(target);
     runs.push_back({{"seed", run.seed},
                     {"accuracy_after", run.accuracy},
-                    {"steps_to_target", steps ? Json(*steps) : Json()},
+                    {"steps_to_target", steps ? Ordered(*steps) : Ordered()},
                     {"milliseconds_per_step", 1e3 * run.seconds_per_step},
                     {"diverged", run.diverged}});
   }
@@ -226,17 +227,17 @@ Json runs_json(const MethodResult& result, double target) {
   return runs;
 }
 
-Json method_json(const Options& options, const Results& results, const MethodResult& result) {
-  Json json = {{"method", name_of(result.method)},
-               {"trainable_parameters", result.parameters},
-               {"trainable_share", share(result.parameters, results.parameters)},
-               {"learning_rate", rates_json(result, options.ratio)},
-               {"learning_rate_at_edge", result.chosen_at_edge()},
-               {"trials", trials_json(result)}};
+Ordered method_json(const Options& options, const Results& results, const MethodResult& result) {
+  Ordered json = {{"method", name_of(result.method)},
+                  {"trainable_parameters", result.parameters},
+                  {"trainable_share", share(result.parameters, results.parameters)},
+                  {"learning_rate", rates_json(result, options.ratio)},
+                  {"learning_rate_at_edge", result.chosen_at_edge()},
+                  {"trials", trials_json(result)}};
   if (!result.runs.empty()) {
     const double steps = median(result.steps_to(results.target));
     json["accuracy_after"] = range_json(result.accuracies());
-    json["steps_to_target"] = {{"median", std::isfinite(steps) ? Json(steps) : Json()},
+    json["steps_to_target"] = {{"median", std::isfinite(steps) ? Ordered(steps) : Ordered()},
                                {"reached", reached(result, results.target)},
                                {"runs", result.runs.size()}};
     json["milliseconds_per_step"] = 1e3 * median(result.step_seconds());
@@ -266,23 +267,23 @@ void print_report(std::ostream& out, const Options& options, const Results& resu
 }
 
 std::string summary_json(const Options& options, const Results& results) {
-  Json methods = Json::array();
+  Ordered methods = Ordered::array();
   for (const MethodResult& result : results.methods) {
     methods.push_back(method_json(options, results, result));
   }
-  Json summary = {{"program", "finetune_mlp"},
-                  {"version", std::to_string(LORAPLUS_VERSION_MAJOR) + '.' +
-                                  std::to_string(LORAPLUS_VERSION_MINOR) + '.' +
-                                  std::to_string(LORAPLUS_VERSION_PATCH)},
-                  {"interrupted", results.interrupted},
-                  {"seconds", results.seconds},
-                  {"compiler", compiler()},
-                  {"compiler_flags", FINETUNE_COMPILER_FLAGS},
-                  {"settings", settings_json(options, results)},
-                  {"data", results.data_name},
-                  {"validation_images", results.validation},
-                  {"test_images", results.test},
-                  {"methods", methods}};
+  Ordered summary = {{"program", "finetune_mlp"},
+                     {"version", std::to_string(LORAPLUS_VERSION_MAJOR) + '.' +
+                                     std::to_string(LORAPLUS_VERSION_MINOR) + '.' +
+                                     std::to_string(LORAPLUS_VERSION_PATCH)},
+                     {"interrupted", results.interrupted},
+                     {"seconds", results.seconds},
+                     {"compiler", compiler()},
+                     {"compiler_flags", FINETUNE_COMPILER_FLAGS},
+                     {"settings", settings_json(options, results)},
+                     {"data", results.data_name},
+                     {"validation_images", results.validation},
+                     {"test_images", results.test},
+                     {"methods", methods}};
   if (!results.methods.empty()) {
     summary["network_widths"] = results.widths;
     summary["network_parameters"] = results.parameters;
@@ -291,7 +292,7 @@ std::string summary_json(const Options& options, const Results& results) {
     summary["target_accuracy"] = results.target;
     summary["steps_between_accuracies"] = results.curve_interval;
   }
-  return summary.dump(2, ' ', false, Json::error_handler_t::replace) + '\n';
+  return summary.dump(2, ' ', false, Ordered::error_handler_t::replace) + '\n';
 }
 
 std::string curves_csv(const Results& results) {

@@ -60,7 +60,8 @@ Network make_network(const Problem& problem, Method method, std::uint64_t seed) 
 }
 
 Trained train(const Problem& problem, const Setting& setting,
-              const std::function<void(const loraplus::StepReport&, const Network&)>& after_step) {
+              const std::function<void(const loraplus::StepReport&, const Network&)>& after_step,
+              const KeptRun& kept) {
   Trained trained{make_network(problem, setting.method, setting.seed)};
   Network& network = trained.network;
   const loraplus::FitOptions fit_options{.steps = problem.options.steps,
@@ -69,12 +70,8 @@ Trained train(const Problem& problem, const Setting& setting,
   with_optimizer(problem.options, setting, network, [&](auto& optimizer) {
     trained.state_bytes = optimizer.state_bytes();
     try {
-      loraplus::fit<loraplus::SoftmaxCrossEntropy>(network, optimizer, problem.data, fit_options,
-                                                   generator,
-                                                   [&](const loraplus::StepReport& report) {
-                                                     after_step(report, network);
-                                                     return true;
-                                                   });
+      fit_kept(network, optimizer, problem.data, fit_options, generator, kept,
+               [&](const loraplus::StepReport& report) { after_step(report, network); });
     } catch (const loraplus::NonFiniteError&) {
       trained.diverged = true;
     }

@@ -6,12 +6,15 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <loraplus/train/evaluate.hpp>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "finetune_mlp/data.hpp"
 #include "finetune_mlp/idx.hpp"
+#include "finetune_mlp/interrupt.hpp"
 #include "finetune_mlp/results.hpp"
+#include "finetune_mlp/run.hpp"
 #include "finetune_mlp/tasks.hpp"
 #include "support/catch.hpp"
 #include "support/errors.hpp"
@@ -246,6 +249,98 @@ TEST_CASE("an interrupt before the first figure leaves earlier results alone") {
   write(folder / "out" / "summary.json", "{}");
   CHECK(interrupt_after(0.3, folder, "--pretrain-epochs 1000", "> /dev/null") == 130);
   CHECK(read(folder / "out" / "summary.json") == "{}");
+}
+
+TEST_CASE("a run that was stopped goes on from where it was stored, bit for bit") {
+  const fs::path folder = make_data("kept");
+  std::mt19937_64 generator{1};
+  finetune::Options options;
+  options.steps = 40;
+  options.batch = 8;
+  Labelled data{test::random_matrix<float>(12, 30, 1), std::vector<int>(30)};
+  for (std::size_t i = 0; i < data.labels.size(); ++i) {
+    data.labels[i] = static_cast<int>(i % 10);
+  }
+  const finetune::Problem problem{loraplus::freeze(loraplus::make_mlp<float>(
+                                      {12, 9, 9, 10}, loraplus::Activation::relu, generator)),
+                                  data, options};
+  const Matrix<float> x = test::random_matrix<float>(12, 5, 2);
+  for (const auto method : finetune::all_methods) {
+    const finetune::Setting setting{method, 1e-2, 3};
+    std::vector<double> losses, resumed_losses;
+    const auto whole = finetune::train(
+        problem, setting,
+        [&](const auto& report, const auto& /*network*/) { losses.push_back(report.loss); }, {});
+
+    finetune::KeptRun kept{folder / "run"};
+    kept.interval = std::chrono::milliseconds(0);
+    kept.notes = [&] { return finetune::Json(resumed_losses); };
+    kept.restore = [&](const finetune::Json& notes) {
+      resumed_losses = notes.get<std::vector<double>>();
+    };
+    for (const Index stop : {11, 29}) {
+      const auto until_stop = [&](const auto& report, const auto& /*network*/) {
+        if (report.step == stop) throw finetune::Interrupted();
+        resumed_losses.push_back(report.loss);
+      };
+      CHECK_THROWS_AS(finetune::train(problem, setting, until_stop, kept), finetune::Interrupted);
+      resumed_losses.clear();
+    }
+    const auto resumed = finetune::train(
+        problem, setting,
+        [&](const auto& report, const auto& /*network*/) { resumed_losses.push_back(report.loss); },
+        kept);
+    CHECK(resumed_losses == losses);
+    CHECK(test::same_bits(loraplus::predict(resumed.network, x),
+                          loraplus::predict(whole.network, x)));
+    fs::remove(folder / "run");
+  }
+}
+
+TEST_CASE("killed at random moments, a program that resumes ends with the same figures") {
+  const fs::path folder = make_data("killed");
+  const std::string options = " --data '" + folder.string() + "' --quiet" + brief;
+  const auto out_of = [&](const std::string& name) { return (folder / name).string(); };
+  REQUIRE(run("--checkpoint --out '" + out_of("whole") + "'" + options, folder).code == 0);
+  const std::string expected = read(folder / "whole" / "curves.csv");
+
+  std::mt19937_64 generator{9};
+  std::string mode = " --checkpoint";
+  int kills = 0;
+  for (double patience = 0.2; kills < 40; patience *= 1.3) {
+    const double seconds = loraplus::uniform(generator, 0.1, patience);
+    const std::string command = "timeout -s KILL " + std::to_string(seconds) + " " + FINETUNE_MLP +
+                                mode + " --out '" + out_of("killed") + "'" + options +
+                                " > /dev/null 2>&1";
+    if (std::system(command.c_str()) == 0) break;
+    ++kills;
+    if (fs::exists(folder / "killed" / "checkpoint" / "settings.json")) mode = " --resume";
+  }
+  CHECK(kills >= 1);
+  CHECK(read(folder / "killed" / "curves.csv") == expected);
+  const auto chosen = [&](const std::string& name) {
+    auto summary = nlohmann::json::parse(read(folder / name / "summary.json"));
+    std::vector<nlohmann::json> trials;
+    for (const auto& method : summary.at("methods")) {
+      trials.push_back(method.at("trials"));
+    }
+    return trials;
+  };
+  CHECK(chosen("killed") == chosen("whole"));
+}
+
+TEST_CASE("to resume from nothing, or with other options, is refused by name") {
+  const fs::path folder = make_data("resume");
+  const std::string options =
+      " --quiet --data '" + folder.string() + "' --out '" + (folder / "out").string() + "'" + brief;
+  const Ended nothing = run("--resume" + options, folder);
+  CHECK(nothing.code == 1);
+  CHECK(test::contains(nothing.text, "--resume: there is nothing to go on with in"));
+  REQUIRE(run("--checkpoint" + options, folder).code == 0);
+  const Ended other = run("--resume --rank 3" + options, folder);
+  CHECK(other.code == 1);
+  CHECK(test::contains(other.text, "was made with --rank"));
+  CHECK(run("--resume" + options, folder).code == 0);
 }
 
 TEST_CASE("without data the program says what to do, and it refuses bad values") {

@@ -1,15 +1,12 @@
 #include <sys/stat.h>
-#include <sys/wait.h>
 
-#include <chrono>
-#include <csignal>
 #include <loraplus/core/random.hpp>
 #include <loraplus/io/atomic_file.hpp>
-#include <thread>
 
 #include "support/catch.hpp"
 #include "support/errors.hpp"
 #include "support/files.hpp"
+#include "support/killed.hpp"
 
 using loraplus::AtomicFile;
 using loraplus::FileError;
@@ -82,17 +79,11 @@ TEST_CASE("killed at any moment, the old file or the new one is there, whole") {
   std::mt19937_64 generator{11};
   int written = 0;
   for (int kill = 0; kill < 50; ++kill) {
-    const pid_t child = ::fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
+    test::ends_before_kill(loraplus::uniform(generator, 0.0, 20.0), [&] {
       for (int number = 0;; ++number) {
         put(folder / "x", version(number));
       }
-    }
-    const double wait = loraplus::uniform(generator, 0.0, 20.0);
-    std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(wait));
-    ::kill(child, SIGKILL);
-    ::waitpid(child, nullptr, 0);
+    });
     const std::string content = test::read(folder / "x");
     const int number = std::stoi(content);
     CHECK(content == version(number));

@@ -9,6 +9,7 @@
 #include "support/catch.hpp"
 #include "support/errors.hpp"
 #include "support/files.hpp"
+#include "support/killed.hpp"
 #include "support/matrices.hpp"
 
 namespace {
@@ -44,11 +45,11 @@ class Run {
     go([](const StepReport&) { return true; });
   }
 
-  void save(const fs::path& file) {
-    save_checkpoint(file, network_, optimizer_, generator_, progress_);
+  void save(const fs::path& file, const std::map<std::string, std::string>& notes = {}) {
+    save_checkpoint(file, network_, optimizer_, generator_, progress_, notes);
   }
-  void load(const fs::path& file) {
-    load_checkpoint(file, network_, optimizer_, generator_, progress_);
+  auto load(const fs::path& file) {
+    return load_checkpoint(file, network_, optimizer_, generator_, progress_);
   }
 
   /// All that decides how the run goes on.
@@ -89,6 +90,14 @@ TEST_CASE("a run that goes on from a checkpoint of any step ends bit for bit as 
     resumed.go();
     CHECK(resumed.state(folder) == end);
   }
+}
+
+TEST_CASE("notes are found again as they were") {
+  const fs::path folder = test::fresh_folder("checkpoint_notes");
+  const std::map<std::string, std::string> notes = {{"best", "0.25"}, {"format", "\"mine\"\n"}};
+  Run run;
+  run.save(folder / "run", notes);
+  CHECK(run.load(folder / "run") == notes);
 }
 
 TEST_CASE("a checkpoint of another run is refused by name, and nothing is changed") {
@@ -145,24 +154,14 @@ TEST_CASE("killed at any moment of writing, a checkpoint is whole, and the run g
   int kills = 0;
   bool done = false;
   while (!done && kills < 50) {
-    const pid_t child = ::fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
+    done = test::ends_before_kill(uniform(generator, 5.0, 40.0 + 4 * kills), [&] {
       Run run(400);
       if (fs::exists(folder / "run")) run.load(folder / "run");
       run.go([&](const StepReport&) {
         run.save(folder / "run");
         return true;
       });
-      ::_exit(0);
-    }
-    std::this_thread::sleep_for(
-        std::chrono::duration<double, std::milli>(uniform(generator, 5.0, 40.0 + 4 * kills)));
-    ::kill(child, SIGKILL);
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    done = WIFEXITED(status);
-    if (done) CHECK(WEXITSTATUS(status) == 0);
+    });
     ++kills;
     if (!fs::exists(folder / "run")) continue;
     Run resumed(400);

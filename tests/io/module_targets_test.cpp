@@ -85,6 +85,7 @@ TEST_CASE("T28: the layer is the first number, not that of an expert in it") {
   targets.layers = {{1}};
   CHECK(is_target(targets, "model.layers.1.experts.0.w1"));
   CHECK_FALSE(is_target(targets, "model.layers.0.experts.1.w1"));
+  CHECK_FALSE(is_target(targets, "model.layers.99999999999999999999.w1"));  // of no integer
   targets.targets = Names{"model.layers.0.experts.1.w1"};
   CHECK(is_target(targets, "model.layers.0.experts.1.w1"));  // named in full: no filter
 }

@@ -118,11 +118,28 @@ TEST_CASE("what this library does not compute is refused, not passed over") {
 }
 
 TEST_CASE("a wrong value is named by its key") {
-  for (const std::string bad :
-       {R"("r": 0)", R"("r": -1)", R"("r": 2.5)", R"("r": "8")", R"("lora_alpha": "a")",
-        R"("lora_dropout": [])", R"("use_rslora": 3)", R"("bias": "some")",
-        R"("rank_pattern": {"a": 0})", R"("rank_pattern": [1])", R"("alpha_pattern": {"a": "b"})",
-        R"("exclude_modules": 3)", R"("modules_to_save": [3])", R"("layers_to_transform": "a")"}) {
+  for (const std::string bad : {R"("r": 0)",
+                                R"("r": -1)",
+                                R"("r": 2.5)",
+                                R"("r": "8")",
+                                R"("lora_alpha": "a")",
+                                R"("lora_dropout": [])",
+                                R"("use_rslora": 3)",
+                                R"("bias": "some")",
+                                R"("rank_pattern": {"a": 0})",
+                                R"("rank_pattern": [1])",
+                                R"("alpha_pattern": {"a": "b"})",
+                                R"("exclude_modules": 3)",
+                                R"("modules_to_save": [3])",
+                                R"("layers_to_transform": "a")",
+                                R"("layers_to_transform": [1e300])",
+                                R"("rank_pattern": {"a": 1e300})",
+                                R"("rank_pattern": {"a": 2.5})",
+                                R"("rank_pattern": {"(": 2})",
+                                R"("alpha_pattern": {"[": 2})",
+                                R"("exclude_modules": "[")",
+                                R"("modules_to_save": ["["])",
+                                R"("layers_pattern": "*")"}) {
     CAPTURE(bad);
     CHECK(contains(message_of(with(bad)),
                    "adapter_config.json: '" + bad.substr(1, bad.find('"', 1) - 1) + "'"));
@@ -131,6 +148,20 @@ TEST_CASE("a wrong value is named by its key") {
   CHECK(contains(message_of(with(R"("lora_alpha": -1)")), "alpha"));
   CHECK(contains(message_of("{"), "adapter_config.json is no JSON"));
   CHECK(contains(message_of("[]"), "must hold an object"));
+}
+
+TEST_CASE("an expression that would end the program is refused") {
+  const std::string deep = std::string(50'000, '(') + std::string(50'000, ')');
+  CHECK(contains(message_of(R"({"peft_type": "LORA", "target_modules": ")" + deep + R"("})"),
+                 "'target_modules' is wrong: '(((((((("));
+  const std::string allowed = std::string(2048, '(') + std::string(2048, ')');
+  CHECK_NOTHROW(parse(R"({"peft_type": "LORA", "target_modules": ")" + allowed + R"("})"));
+}
+
+TEST_CASE("a text that JSON cannot hold is refused before anything is written") {
+  PeftConfig config;
+  config.base_model_name_or_path = "\xff";
+  CHECK_THROWS_AS(to_text(config), loraplus::ArgumentError);
 }
 
 TEST_CASE("what is written is read again, in the order and form of PEFT") {

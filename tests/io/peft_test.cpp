@@ -4,6 +4,7 @@
 #include "support/catch.hpp"
 #include "support/errors.hpp"
 #include "support/files.hpp"
+#include "support/killed.hpp"
 #include "support/matrices.hpp"
 
 using loraplus::Activation;
@@ -201,4 +202,56 @@ TEST_CASE("all-linear is every layer but the last") {
   const auto loaded = load_peft(folder, base_network());
   CHECK(loaded.report.complete());
   CHECK(test::same_bits(loraplus::predict(loaded.network, x), loraplus::predict(network, x)));
+}
+
+// PEFT's tests/test_custom_models.py: names of adapters of which one is a part of another.
+TEST_CASE("T32: of several adapters each folder has the tensors of its own alone") {
+  const fs::path folder = test::fresh_folder("peft_adapters");
+  const Names names = {"default", "default2", "efaul", "foodefault_bar", "other_default"};
+  std::vector<loraplus::AdaptedMlp<Weight>> networks;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    networks.push_back(trained_network({.lora = {.rank = static_cast<Index>(i + 1)}}));
+    save_peft(loraplus::peft_adapter_folder(folder, names[i]), networks[i]);
+  }
+  CHECK(loraplus::peft_adapters(folder) == names);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const fs::path place = loraplus::peft_adapter_folder(folder, names[i]);
+    const auto loaded = load_peft(place, base_network());
+    CHECK(loaded.report.complete());
+    CHECK(loaded.config.r == static_cast<Index>(i + 1));
+    CHECK(tensors_in(place) == tensors_in(folder));
+    CHECK(test::same_bits(loraplus::predict(loaded.network, x), loraplus::predict(networks[i], x)));
+  }
+  CHECK(loraplus::peft_adapter_folder(folder, "default") == folder);
+  for (const std::string name : {"", "..", "a/b", ".next"}) {
+    CHECK_THROWS_AS(loraplus::peft_adapter_folder(folder, name), loraplus::ArgumentError);
+  }
+  CHECK(contains(test::message_of<FileError>([&] { loraplus::peft_adapters(folder / "none"); }),
+                 "none"));
+}
+
+TEST_CASE("killed at any moment of saving, the old adapter or the new one is there, whole") {
+  const fs::path folder = test::fresh_folder("peft_killed");
+  // The same tensors' shapes with another alpha: a mixture of the two would be loaded in silence.
+  const auto first = trained_network({.lora = {.rank = 2, .alpha = 1}, .targets = {"fc1"}});
+  const auto second = trained_network({.lora = {.rank = 2, .alpha = 64}, .targets = {"fc1"}});
+  const auto y_first = loraplus::predict(first, x), y_second = loraplus::predict(second, x);
+  save_peft(folder, first);
+  std::mt19937_64 generator{12};
+  int seen_second = 0;
+  for (int kill = 0; kill < 50; ++kill) {
+    test::ends_before_kill(loraplus::uniform(generator, 0.0, 20.0), [&] {
+      for (;;) {
+        save_peft(folder, second);
+        save_peft(folder, first);
+      }
+    });
+    const auto y = loraplus::predict(load_peft(folder, base_network()).network, x);
+    const bool is_second = test::same_bits(y, y_second);
+    CHECK((is_second || test::same_bits(y, y_first)));
+    seen_second += is_second ? 1 : 0;
+  }
+  CHECK(seen_second > 0);
+  save_peft(folder, first);
+  CHECK_FALSE(fs::exists(folder / ".next"));
 }

@@ -117,7 +117,7 @@ TEST_CASE("what is no network of linear layers is refused by name") {
   bias.add("fc.bias", Vector<float>(Vector<float>::Ones(2)));
   CHECK(test::contains(message(none), "has no linear layer"));
   CHECK(test::contains(message(norm), "unexpected: norm.weight"));
-  CHECK(test::contains(message(bias), "'fc.bias' (F32, 2) must have the 3 rows of 'fc.weight'"));
+  CHECK(test::contains(message(bias), "'fc.bias' (F32, 2) must have the 3 outputs of 'fc.weight'"));
 }
 
 TEST_CASE("a network in its file is adapted and trained like any other") {
@@ -138,4 +138,20 @@ TEST_CASE("a network in its file is adapted and trained like any other") {
                                             });
   CHECK(last < 0.9 * first);
   CHECK(test::read(folder / "model.safetensors") == before);
+}
+
+TEST_CASE("weights stored in x out are turned, or refused where they are used in place") {
+  const fs::path folder = test::fresh_folder("state_dict_fan_in_fan_out");
+  TensorList tensors;
+  const Matrix<float> w = test::random_matrix<float>(4, 3, 1);
+  tensors.add("c_fc.weight", w);
+  tensors.add("c_fc.bias", Vector<float>(Vector<float>::Ones(3)));
+  const Safetensors file = file_of(folder, tensors);
+  const auto loaded = loraplus::load_mlp<float>(file, {.fan_in_fan_out = true});
+  CHECK(loaded.network.layer("c_fc").weight() == w.transpose());
+  CHECK(loaded.network.layer("c_fc").bias().size() == 3);
+  CHECK_THROWS_AS(loraplus::load_mlp<float>(file), FileError);  // 4 outputs, 3 biases
+  CHECK(test::contains(test::message_of<loraplus::ArgumentError>(
+                           [&] { loraplus::map_mlp<float>(file, {.fan_in_fan_out = true}); }),
+                       "use load_mlp"));
 }

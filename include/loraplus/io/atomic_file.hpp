@@ -16,6 +16,18 @@
 #include <utility>
 
 namespace loraplus {
+namespace detail {
+
+/// Has the names of a folder on the disk; where that cannot be asked for, they are there a little
+/// later.
+inline void sync_folder(const std::filesystem::path& folder) {
+  const int opened = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (opened < 0) return;
+  ::fsync(opened);
+  ::close(opened);
+}
+
+}  // namespace detail
 
 /// A file that is written as a whole or not at all. What is written goes to another name in the
 /// same folder; commit() has it on the disk and gives it its name, in place of the file that had
@@ -60,11 +72,7 @@ class AtomicFile {
     if (::fsync(descriptor_) != 0) fail("cannot write");
     if (::rename(part_.c_str(), file_.c_str()) != 0) fail("cannot name");
     ::close(std::exchange(descriptor_, -1));
-    const std::filesystem::path folder = file_.has_parent_path() ? file_.parent_path() : ".";
-    const int opened = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (opened < 0) return;  // the name is on the disk a little later
-    ::fsync(opened);
-    ::close(opened);
+    detail::sync_folder(file_.has_parent_path() ? file_.parent_path() : ".");
   }
 
  private:

@@ -22,6 +22,7 @@ namespace loraplus {
 namespace detail {
 
 inline constexpr const char* checkpoint_format = "loraplus checkpoint 1";
+inline const std::string note_prefix = "note.";
 
 template <typename Generator>
 std::string generator_text(const Generator& generator) {
@@ -116,10 +117,12 @@ void require_tensors(const Safetensors& file, Model& model, Optimizer& optimizer
 /// Writes all that a run needs to go on: the trained parameters, the moments and counters of the
 /// optimizer, the generator, and where fit is. As a whole or not at all (AtomicFile).
 /// @param generator one that can be written to a stream, as those of <random>
+/// @param notes what the caller wants to find again beside it
 /// @throws FileError
 template <HasParameters Model, typename Optimizer, RandomBits Generator>
 void save_checkpoint(const std::filesystem::path& file, Model& model, Optimizer& optimizer,
-                     const Generator& generator, const FitProgress& progress) {
+                     const Generator& generator, const FitProgress& progress,
+                     const std::map<std::string, std::string>& notes = {}) {
   using Scalar = typename Model::Scalar;
   TensorList tensors;
   model.visit_parameters([&](const Parameter<Scalar>& parameter) {
@@ -134,23 +137,29 @@ void save_checkpoint(const std::filesystem::path& file, Model& model, Optimizer&
   const auto order = progress.sampler.order();
   tensors.add("sampler.order", Eigen::Map<const Eigen::Matrix<Index, Eigen::Dynamic, 1>>(
                                    order.data(), static_cast<Index>(order.size())));
-  write_safetensors(file, tensors,
-                    {{"format", detail::checkpoint_format},
-                     {"step", std::to_string(progress.step)},
-                     {"sampler.dealt", std::to_string(progress.sampler.dealt())},
-                     {"optimizer.steps", std::to_string(optimizer.steps())},
-                     {"optimizer.pending", std::to_string(optimizer.pending())},
-                     {"optimizer.rates", detail::rates_text(optimizer)},
-                     {"generator", detail::generator_text(generator)}});
+  std::map<std::string, std::string> metadata = {
+      {"format", detail::checkpoint_format},
+      {"step", std::to_string(progress.step)},
+      {"sampler.dealt", std::to_string(progress.sampler.dealt())},
+      {"optimizer.steps", std::to_string(optimizer.steps())},
+      {"optimizer.pending", std::to_string(optimizer.pending())},
+      {"optimizer.rates", detail::rates_text(optimizer)},
+      {"generator", detail::generator_text(generator)}};
+  for (const auto& [name, text] : notes) {
+    metadata[detail::note_prefix + name] = text;
+  }
+  write_safetensors(file, tensors, metadata);
 }
 
 /// Sets a run, made anew with the same options, to where it was. All is checked first: if this
 /// throws, nothing was changed.
+/// @return the notes
 /// @throws FileError if the file cannot be read or is no checkpoint, or is one of another model,
 /// optimizer, schedule, generator or number of samples
 template <HasParameters Model, typename Optimizer, RandomBits Generator>
-void load_checkpoint(const std::filesystem::path& file, Model& model, Optimizer& optimizer,
-                     Generator& generator, FitProgress& progress) {
+std::map<std::string, std::string> load_checkpoint(const std::filesystem::path& file, Model& model,
+                                                   Optimizer& optimizer, Generator& generator,
+                                                   FitProgress& progress) {
   using Scalar = typename Model::Scalar;
   const Safetensors checkpoint(file);
   if (detail::metadata_at(checkpoint, "format") != detail::checkpoint_format) {
@@ -194,6 +203,11 @@ void load_checkpoint(const std::filesystem::path& file, Model& model, Optimizer&
   });
   generator = std::move(stored);
   progress = std::move(restored);
+  std::map<std::string, std::string> notes;
+  for (const auto& [key, note] : checkpoint.metadata()) {
+    if (key.starts_with(detail::note_prefix)) notes[key.substr(detail::note_prefix.size())] = note;
+  }
+  return notes;
 }
 
 }  // namespace loraplus

@@ -27,8 +27,16 @@ struct ModuleTargets {
 
 namespace detail {
 
-/// @throws ArgumentError that names the expression
+inline constexpr std::size_t longest_expression = 4096;
+
+/// @throws ArgumentError that names the expression. The standard library compiles and matches by
+/// recursion, so that a long enough one would end the program.
 inline std::regex compile(const std::string& expression) {
+  if (expression.size() > longest_expression) {
+    throw ArgumentError("'" + expression.substr(0, 32) + "...' is a regular expression of " +
+                        std::to_string(expression.size()) + " characters, at most " +
+                        std::to_string(longest_expression) + " may be");
+  }
   try {
     return std::regex(expression);
   } catch (const std::regex_error& error) {
@@ -51,11 +59,20 @@ inline bool is_among(const ModuleNames& names, const std::string& module) {
   return expression != nullptr && std::regex_match(module, compile(*expression));
 }
 
+/// A name of modules_to_save as a part of a module's name, or as parts.
+inline std::string saved_expression(const std::string& name) {
+  return "(^|\\.)" + name + "($|\\.)";
+}
+
 /// Whether one of the names stands in the name of the module as a part, or as parts.
 inline bool is_saved(const std::vector<std::string>& modules_to_save, const std::string& module) {
   return std::any_of(modules_to_save.begin(), modules_to_save.end(), [&](const std::string& name) {
-    return std::regex_search(module, compile("(^|\\.)" + name + "($|\\.)"));
+    return std::regex_search(module, compile(saved_expression(name)));
   });
+}
+
+inline std::string layer_expression(const std::string& pattern) {
+  return ".*?\\.(?:" + pattern + ")\\.(\\d{1,18})\\.";
 }
 
 /// The index of the layer that the module is in: the number after one of the patterns, or after any
@@ -65,7 +82,7 @@ inline std::optional<Index> layer_index(const std::string& module,
   const std::vector<std::string> any = {"[^.]*"};
   for (const std::string& pattern : patterns.empty() ? any : patterns) {
     std::smatch found;
-    if (std::regex_search(module, found, compile(".*?\\.(?:" + pattern + ")\\.(\\d+)\\."),
+    if (std::regex_search(module, found, compile(layer_expression(pattern)),
                           std::regex_constants::match_continuous)) {
       return std::stol(found[found.size() - 1]);
     }
@@ -78,6 +95,12 @@ inline bool is_in_layers(const ModuleTargets& targets, const std::string& module
   const auto index = layer_index(module, targets.layers_pattern);
   return index &&
          std::find(targets.layers->begin(), targets.layers->end(), *index) != targets.layers->end();
+}
+
+/// The expression for a module's name of one of PEFT's patterns: the whole name, or its end after a
+/// dot.
+inline std::string pattern_expression(const std::string& pattern) {
+  return "(?:.*\\.)?(?:" + pattern + ")";
 }
 
 }  // namespace detail
@@ -100,7 +123,8 @@ template <typename Value>
 Value find_pattern(const std::vector<std::pair<std::string, Value>>& patterns,
                    const std::string& module, Value otherwise) {
   for (const auto& [pattern, value] : patterns) {
-    if (std::regex_match(module, detail::compile("(?:.*\\.)?(?:" + pattern + ")"))) return value;
+    if (std::regex_match(module, detail::compile(detail::pattern_expression(pattern))))
+      return value;
   }
   return otherwise;
 }

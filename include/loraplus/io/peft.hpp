@@ -5,6 +5,7 @@
 #pragma once
 
 #include <fstream>
+#include <loraplus/io/atomic_folder.hpp>
 #include <loraplus/io/load_report.hpp>
 #include <loraplus/io/peft_config.hpp>
 #include <loraplus/io/safetensors.hpp>
@@ -240,22 +241,53 @@ void expand_all_linear(const FrozenMlp<Weight>& base, ModuleTargets& modules) {
 
 }  // namespace detail
 
+/// Where PEFT keeps the adapter of this name among several: "default" in the folder itself, any
+/// other in one below it.
+/// @throws ArgumentError if the name cannot be that of a folder
+inline std::filesystem::path peft_adapter_folder(const std::filesystem::path& folder,
+                                                 const std::string& adapter) {
+  if (adapter == "default") return folder;
+  if (adapter.empty() || adapter.find('/') != std::string::npos || adapter[0] == '.') {
+    throw ArgumentError("'" + adapter + "' cannot be the name of an adapter: it is to be a folder");
+  }
+  return folder / adapter;
+}
+
+/// The names of the adapters that are kept so in a folder, sorted.
+/// @throws FileError if it cannot be read
+inline std::vector<std::string> peft_adapters(const std::filesystem::path& folder) {
+  std::error_code error;
+  const std::filesystem::directory_iterator entries(folder, error);
+  if (error) throw FileError("cannot read " + folder.string() + ": " + error.message());
+  const auto holds_one = [](const std::filesystem::path& place) {
+    return std::filesystem::exists(current_file(place, detail::peft_config_file));
+  };
+  std::vector<std::string> names;
+  if (holds_one(folder)) names.emplace_back("default");
+  for (const auto& entry : entries) {
+    const std::string name = entry.path().filename().string();
+    if (name[0] == '.' || name == "default" || !entry.is_directory()) continue;
+    if (holds_one(entry.path())) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
 /// Saves what was trained of a network as an adapter folder that PEFT loads: adapters, trained
-/// biases, and layers trained in full as modules_to_save. Each file is written as a whole or not at
-/// all, the configuration last.
+/// biases, and layers trained in full as modules_to_save. Killed at any moment, load_peft finds the
+/// old adapter or the new one, never one's tensors with the other's configuration.
 /// @throws ArgumentError if the network has no adapter, FileError
 template <FrozenWeight Weight>
 void save_peft(const std::filesystem::path& folder, const AdaptedMlp<Weight>& network,
                const SavePeftOptions& options = {}) {
-  const PeftConfig config = detail::describe(network, options);
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) throw FileError("cannot make " + folder.string() + ": " + error.message());
-  write_safetensors(folder / detail::peft_tensor_file, detail::peft_tensors(network),
+  const std::string config = to_text(detail::describe(network, options));
+  AtomicFolder files(folder);
+  write_safetensors(files.file(detail::peft_tensor_file), detail::peft_tensors(network),
                     {{"format", "pt"}});
-  AtomicFile file(folder / detail::peft_config_file);
-  file.write(to_text(config));
-  file.commit();
+  AtomicFile config_file(files.file(detail::peft_config_file));
+  config_file.write(config);
+  config_file.commit();
+  files.commit();
 }
 
 /// The network with the adapter of a folder over it. Tensors that are missing or not expected are
@@ -264,11 +296,11 @@ void save_peft(const std::filesystem::path& folder, const AdaptedMlp<Weight>& ne
 /// configuration's key, or the tensor with the shape found and the one needed
 template <FrozenWeight Weight>
 LoadedPeft<Weight> load_peft(const std::filesystem::path& folder, const FrozenMlp<Weight>& base) {
-  const auto config_file = folder / detail::peft_config_file;
+  const auto config_file = current_file(folder, detail::peft_config_file);
   PeftConfig config = parse_peft_config(detail::read_text(config_file), config_file.string());
   detail::expand_all_linear(base, config.modules);
   detail::require_targets(base, config.modules, config_file.string());
-  const Safetensors file(folder / detail::peft_tensor_file);
+  const Safetensors file(current_file(folder, detail::peft_tensor_file));
   detail::PeftTensors tensors(file);
   auto network = detail::replace_layers(base, [&](const auto& stage) -> AdaptedLayer<Weight> {
     if (detail::is_saved(config.modules.modules_to_save, stage.name)) {

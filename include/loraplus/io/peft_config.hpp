@@ -129,12 +129,12 @@ class ConfigReader {
 
   void read_layers(const char* key, std::optional<std::vector<Index>>& layers) const {
     if (!has(key)) return;
-    if (json_[key].is_number_integer()) {
-      layers = {json_[key].get<Index>()};
-    } else {
-      std::vector<Index> list;
-      read(key, list);
-      layers = std::move(list);
+    using Json = nlohmann::ordered_json;
+    const Json list = json_[key].is_array() ? json_[key] : Json::array({json_[key]});
+    layers.emplace();
+    for (const auto& layer : list) {
+      if (!layer.is_number_integer()) fail(key, "must hold integers, found " + layer.dump());
+      layers->push_back(layer.get<Index>());
     }
   }
 
@@ -143,8 +143,11 @@ class ConfigReader {
     if (!has(key)) return;
     if (!json_[key].is_object()) fail(key, "must be an object, found " + json_[key].dump());
     for (const auto& [pattern, value] : json_[key].items()) {
-      if (!value.is_number() || !(value.template get<double>() > 0)) {
-        fail(key, "must give '" + pattern + "' a positive number, found " + value.dump());
+      const bool fits = std::is_integral_v<Value> ? value.is_number_unsigned() : value.is_number();
+      if (!fits || !(value.template get<double>() > 0)) {
+        fail(key, "must give '" + pattern + "' a positive " +
+                      (std::is_integral_v<Value> ? "integer" : "number") + ", found " +
+                      value.dump());
       }
       patterns.emplace_back(pattern, value.template get<Value>());
     }
@@ -173,6 +176,34 @@ inline void read_bias(const ConfigReader& reader, BiasMode& bias) {
     bias = BiasMode::lora_only;
   } else {
     reader.fail("bias", "must be \"none\", \"all\" or \"lora_only\", found \"" + text + '"');
+  }
+}
+
+/// Compiles all expressions, so that what is wrong with one is found here and told with its key.
+inline void require_expressions(const ConfigReader& reader, const PeftConfig& config) {
+  const auto require = [&](const char* key, const std::string& expression) {
+    try {
+      compile(expression);
+    } catch (const ArgumentError& error) {
+      reader.fail(key, std::string("is wrong: ") + error.what());
+    }
+  };
+  const auto require_if_one = [&](const char* key, const ModuleNames& names) {
+    if (const auto* expression = std::get_if<std::string>(&names)) require(key, *expression);
+  };
+  require_if_one("target_modules", config.modules.targets);
+  require_if_one("exclude_modules", config.modules.exclude);
+  for (const std::string& name : config.modules.modules_to_save) {
+    require("modules_to_save", saved_expression(name));
+  }
+  for (const std::string& pattern : config.modules.layers_pattern) {
+    require("layers_pattern", layer_expression(pattern));
+  }
+  for (const auto& [pattern, rank] : config.rank_pattern) {
+    require("rank_pattern", pattern_expression(pattern));
+  }
+  for (const auto& [pattern, alpha] : config.alpha_pattern) {
+    require("alpha_pattern", pattern_expression(pattern));
   }
 }
 
@@ -240,6 +271,7 @@ inline PeftConfig parse_peft_config(const std::string& text, const std::string& 
   }
   detail::read_bias(reader, config.bias);
   detail::read_initialization(reader, config.init_lora_weights);
+  detail::require_expressions(reader, config);
   try {
     validate(config.options_for(""));
   } catch (const ArgumentError& error) {
@@ -297,6 +329,7 @@ inline const char* name_of(BiasMode bias) {
 }  // namespace detail
 
 /// adapter_config.json with every key that PEFT 0.21 writes.
+/// @throws ArgumentError if a text is not UTF-8
 inline std::string to_text(const PeftConfig& config) {
   nlohmann::json json = nlohmann::json::parse(detail::peft_defaults);
   json["r"] = config.r;
@@ -316,7 +349,11 @@ inline std::string to_text(const PeftConfig& config) {
              config.init_lora_weights);
   json["base_model_name_or_path"] = detail::to_json(config.base_model_name_or_path);
   json["task_type"] = detail::to_json(config.task_type);
-  return json.dump(2);
+  try {
+    return json.dump(2);
+  } catch (const nlohmann::json::exception& error) {
+    throw ArgumentError(std::string("adapter_config.json: ") + error.what());
+  }
 }
 
 }  // namespace loraplus

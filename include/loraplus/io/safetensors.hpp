@@ -151,6 +151,11 @@ inline void write_safetensors(const std::filesystem::path& file, const TensorLis
     return a->dtype != b->dtype ? a->dtype > b->dtype : a->name < b->name;
   });
   detail::require_writable(sorted);
+  for (const auto& [key, text] : metadata) {
+    if (!detail::is_utf8(key) || !detail::is_utf8(text)) {
+      throw ArgumentError("write_safetensors: the metadata of '" + key + "' is not UTF-8");
+    }
+  }
   const std::string head = detail::safetensors_head(sorted, metadata);
   if (head.size() - 8 > detail::largest_header) {
     throw ArgumentError("write_safetensors: the header would have " +

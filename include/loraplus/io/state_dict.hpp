@@ -19,6 +19,7 @@ struct MlpLayout {
   std::vector<std::string> layers = {};
   Activation activation = Activation::relu;  ///< after every layer but the last
   bool allow_unused = false;                 ///< of the tensors of the file; else they are an error
+  bool fan_in_fan_out = false;  ///< weights are in x out, as those of transformers' Conv1D
 };
 
 template <typename Network>
@@ -85,9 +86,9 @@ Loaded<Network> load_stages(const Safetensors& file, const MlpLayout& layout, Ma
     std::optional<TensorView> bias;
     if (file.contains(module + ".bias")) {
       bias = file.at(module + ".bias");
-      if (bias->shape != std::vector<Index>{weight.rows()}) {
-        bias->fail("must have the " + std::to_string(weight.rows()) + " rows of '" + weight.name +
-                   "'");
+      const Index out = layout.fan_in_fan_out ? weight.cols() : weight.rows();
+      if (bias->shape != std::vector<Index>{out}) {
+        bias->fail("must have the " + std::to_string(out) + " outputs of '" + weight.name + "'");
       }
       report.used.push_back(bias->name);
     }
@@ -115,19 +116,24 @@ Loaded<Network> load_stages(const Safetensors& file, const MlpLayout& layout, Ma
 template <RealScalar Scalar>
 Loaded<Mlp<Linear<Scalar>>> load_mlp(const Safetensors& file, const MlpLayout& layout = {}) {
   return detail::load_stages<Mlp<Linear<Scalar>>>(
-      file, layout, [](const TensorView& weight, const std::optional<TensorView>& bias) {
-        return Linear<Scalar>(weight.to_matrix<Scalar>(),
-                              bias ? bias->to_vector<Scalar>() : Vector<Scalar>());
+      file, layout, [&](const TensorView& weight, const std::optional<TensorView>& bias) {
+        Matrix<Scalar> w = weight.to_matrix<Scalar>();
+        if (layout.fan_in_fan_out) w.transposeInPlace();
+        return Linear<Scalar>(std::move(w), bias ? bias->to_vector<Scalar>() : Vector<Scalar>());
       });
 }
 
 /// The same network frozen, its weights used where the file has them: nothing is read before it is
 /// used. The file must live as long as the network.
-/// @throws also FileError if the elements are of another type or not aligned
+/// @throws also FileError if the elements are of another type or not aligned, ArgumentError for
+/// fan_in_fan_out
 template <RealScalar Scalar>
 Loaded<Mlp<FrozenLinear<WeightView<Scalar, Eigen::RowMajor>>>> map_mlp(
     const Safetensors& file, const MlpLayout& layout = {}) {
   using Weight = WeightView<Scalar, Eigen::RowMajor>;
+  if (layout.fan_in_fan_out) {
+    throw ArgumentError("map_mlp: weights stored in x out cannot be used in place, use load_mlp");
+  }
   return detail::load_stages<Mlp<FrozenLinear<Weight>>>(
       file, layout, [](const TensorView& weight, const std::optional<TensorView>& bias) {
         const auto w = weight.in_place<Scalar>();

@@ -1,0 +1,34 @@
+// Programs that are killed, as kill -9 does it.
+#pragma once
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <stdexcept>
+#include <thread>
+
+namespace test {
+
+/// Does the action in a process of its own, and kills that after so many milliseconds.
+/// @return whether it had come to its end before
+template <typename Action>
+bool ends_before_kill(double milliseconds, Action&& action) {
+  const pid_t child = ::fork();
+  if (child < 0) throw std::runtime_error("cannot fork");
+  if (child == 0) {
+    action();
+    ::_exit(0);
+  }
+  std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(milliseconds));
+  ::kill(child, SIGKILL);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  if (WIFEXITED(status) && WEXITSTATUS(status) != 0) {
+    throw std::runtime_error("the action ended with an error");
+  }
+  return WIFEXITED(status);
+}
+
+}  // namespace test
