@@ -13,6 +13,7 @@ using loraplus::FileError;
 using loraplus::Matrix;
 using loraplus::RowMajorMatrix;
 using loraplus::Safetensors;
+using loraplus::SafetensorsError;
 using loraplus::TensorList;
 using loraplus::TensorView;
 using loraplus::Vector;
@@ -190,6 +191,24 @@ TEST_CASE("of a file of 4 GiB only the pages of the tensor that is used are read
     sum += std::to_integer<std::size_t>(byte);
   }
   CHECK(sum == 0);
-  CHECK(resident() - before < 4 * small);
+  CHECK(resident() < before + 4 * small);
+  fs::remove(folder / "x");
+}
+
+TEST_CASE("a header of 100 MB is read, one byte more is refused before it is looked at") {
+  const fs::path folder = test::fresh_folder("safetensors_header_size");
+  const auto put = [&](std::uint64_t size) {
+    std::string head(8, '\0');
+    std::memcpy(head.data(), &size, 8);
+    std::string text = "{}" + std::string(size - 2, ' ');
+    test::write(folder / "x", head + text);
+  };
+  put(100'000'000);
+  CHECK(Safetensors(folder / "x").size() == 0);
+  put(100'000'001);
+  const std::size_t before = resident();
+  CHECK(test::contains(test::message_of<SafetensorsError>([&] { Safetensors(folder / "x"); }),
+                       "100000001"));
+  CHECK(resident() < before + (std::size_t{1} << 20));
   fs::remove(folder / "x");
 }

@@ -1,6 +1,7 @@
 #include <loraplus/optim/adam.hpp>
 #include <loraplus/optim/optimizer.hpp>
 #include <loraplus/optim/sgd.hpp>
+#include <map>
 
 #include "support/catch.hpp"
 #include "support/errors.hpp"
@@ -321,6 +322,40 @@ TEMPLATE_TEST_CASE("four accumulated gradients make one step by their mean", "",
     CHECK(gradient_norm(model) == 0);
     CHECK(optimizer.steps() == step + 1);
   }
+}
+
+TEMPLATE_TEST_CASE("an optimizer goes on from the moments and the progress of another", "", float,
+                   double) {
+  using Scalar = TestType;
+  const AdamW rule{.learning_rate = 0.01, .weight_decay = 0.1};
+  const OptimizerOptions options{.schedule = {.warmup_steps = 4}, .accumulation = 3};
+  auto model = make_model<Scalar>();
+  Optimizer optimizer(rule, model, options);
+  run(model, optimizer, 1, 8);  // two updates, two calls since
+  CHECK(optimizer.pending() == 2);
+
+  auto again = model;
+  Optimizer resumed(rule, again, options);
+  resumed.set_progress(optimizer.steps(), optimizer.pending());
+  std::map<std::string, Eigen::Array<Scalar, Eigen::Dynamic, Eigen::Dynamic>> moments;
+  optimizer.visit_state([&](const std::string& name, auto& state) { moments[name] = state; });
+  CHECK(moments.size() == model.list.size());
+  resumed.visit_state([&](const std::string& name, auto& state) { state = moments.at(name); });
+  run(model, optimizer, 9, 10);
+  run(again, resumed, 9, 10);
+  CHECK(same_values(again, model));
+  CHECK(same_gradients(again, model));
+}
+
+TEST_CASE("progress that cannot be is refused and leaves what was") {
+  auto model = make_model<double>();
+  Optimizer optimizer(AdamW{}, model, OptimizerOptions{.accumulation = 3});
+  run(model, optimizer, 1, 4);
+  CHECK_THROWS_AS(optimizer.set_progress(-1, 0), ArgumentError);
+  CHECK_THROWS_AS(optimizer.set_progress(5, -1), ArgumentError);
+  CHECK_THROWS_AS(optimizer.set_progress(5, 3), ArgumentError);
+  CHECK(optimizer.steps() == 1);
+  CHECK(optimizer.pending() == 1);
 }
 
 TEST_CASE("the schedule counts updates, not calls") {

@@ -34,6 +34,30 @@ TEST_CASE("a batch larger than the data is the data") {
   CHECK(sampler.next(generator).size() == 3);
 }
 
+TEST_CASE("a sampler goes on within an epoch, and with the epochs after it") {
+  std::mt19937_64 generator{1};
+  BatchSampler sampler(10, 4), resumed(10, 4);
+  sampler.next(generator);
+  resumed.set_progress(sampler.order(), sampler.dealt());
+  std::mt19937_64 again = generator;
+  for (int batch = 0; batch < 7; ++batch) {
+    const auto expected = sampler.next(generator), found = resumed.next(again);
+    CHECK(std::equal(found.begin(), found.end(), expected.begin(), expected.end()));
+  }
+}
+
+TEST_CASE("what is no order of the samples is refused and leaves what was") {
+  BatchSampler sampler(3, 2);
+  const std::vector<Index> order{2, 0, 1}, twice{0, 0, 1}, less{0, 1};
+  sampler.set_progress(order, 2);
+  CHECK_THROWS_AS(sampler.set_progress(twice, 1), loraplus::ArgumentError);
+  CHECK_THROWS_AS(sampler.set_progress(less, 1), loraplus::ArgumentError);
+  CHECK_THROWS_AS(sampler.set_progress(order, 4), loraplus::ArgumentError);
+  CHECK_THROWS_AS(sampler.set_progress(order, -1), loraplus::ArgumentError);
+  CHECK(sampler.order()[0] == 2);
+  CHECK(sampler.dealt() == 2);
+}
+
 TEST_CASE("a sampler of nothing is refused") {
   CHECK_THROWS_AS(BatchSampler(0, 4), loraplus::ArgumentError);
   CHECK_THROWS_AS(BatchSampler(4, 0), loraplus::ArgumentError);
