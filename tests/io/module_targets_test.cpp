@@ -16,7 +16,8 @@ using Names = std::vector<std::string>;
 
 }  // namespace
 
-// PEFT's own cases, tests/test_tuners_utils.py, REGEX_TEST_CASES.
+// PEFT's own cases, tests/test_tuners_utils.py, REGEX_TEST_CASES; a pattern at the beginning of a
+// name counts since 0.21.
 TEST_CASE("T27: modules are chosen as PEFT chooses them") {
   struct Case {
     std::string module;
@@ -62,11 +63,11 @@ TEST_CASE("T27: modules are chosen as PEFT chooses them") {
       {"foo.bar.q_proj", Names{"q_proj"}, all, {}, true},
       {"foo.bar.1.baz", Names{"baz"}, {{1}}, {"foo"}, false},
       {"foo.bar.1.baz", Names{"baz"}, {{1}}, {"baz"}, false},
-      {"bar.1.baz", Names{"baz"}, {{1}}, {"bar"}, false},
+      {"bar.1.baz", Names{"baz"}, {{1}}, {"bar"}, true},
       {"foo.bar.001.baz", Names{"baz"}, {{1}}, {"bar"}, true},
       {"foo.bar.1.spam.2.baz", Names{"baz"}, {{1}}, {"bar"}, true},
       {"foo.bar.2.spam.1.baz", Names{"baz"}, {{1}}, {"bar"}, false},
-      {"blocks.1.weight", Names{"weight"}, {{1}}, {"blocks"}, false},
+      {"blocks.1.weight", Names{"weight"}, {{1}}, {"blocks"}, true},
       {"blocks.1.bias", Names{"weight"}, {{1}}, {"blocks"}, false},
       {"mlp.blocks.1.weight", Names{"weight"}, {{1}}, {"blocks"}, true},
       {"mlp.blocks.1.bias", Names{"weight"}, {{1}}, {"blocks"}, false},
@@ -88,6 +89,26 @@ TEST_CASE("T28: the layer is the first number, not that of an expert in it") {
   CHECK_FALSE(is_target(targets, "model.layers.99999999999999999999.w1"));  // of no integer
   targets.targets = Names{"model.layers.0.experts.1.w1"};
   CHECK(is_target(targets, "model.layers.0.experts.1.w1"));  // named in full: no filter
+}
+
+TEST_CASE("no patterns: the number needs two parts before it; no layers: no filter") {
+  ModuleTargets targets{.targets = Names{"baz"}};
+  targets.layers = {{1}};
+  CHECK(is_target(targets, "foo.bar.1.baz"));
+  CHECK_FALSE(is_target(targets, "foo.1.baz"));
+  CHECK_FALSE(is_target(targets, "1.baz"));
+  targets.layers = std::vector<Index>{};
+  CHECK(is_target(targets, "foo.1.baz"));
+}
+
+TEST_CASE("of several patterns the first that fits tells the layer") {
+  ModuleTargets targets{.targets = Names{"baz"}};
+  targets.layers_pattern = {"h", "layers"};
+  targets.layers = {{2}};
+  CHECK(is_target(targets, "layers.1.h.2.baz"));
+  CHECK(is_target(targets, "layers.2.g.1.baz"));
+  targets.layers = {{1}};
+  CHECK_FALSE(is_target(targets, "layers.1.h.2.baz"));
 }
 
 TEST_CASE("names end at a dot, and an exclusion is stronger than a target") {
@@ -124,9 +145,26 @@ TEST_CASE("the first pattern that fits gives the rank") {
   CHECK(rank({}, "foo") == 8);
 }
 
-TEST_CASE("an expression that is none is named") {
-  const auto message = [](const ModuleTargets& targets) {
-    return test::message_of<ArgumentError>([&] { is_target(targets, "foo"); });
+TEST_CASE("an expression that is none, or without bounds, is named") {
+  const auto message = [](const std::string& expression) {
+    return test::message_of<ArgumentError>([&] { is_target({.targets = expression}, "foo"); });
   };
-  CHECK(test::contains(message({.targets = "(foo"}), "'(foo' is no regular expression"));
+  CHECK(test::contains(message("(foo"), "'(foo' is no regular expression"));
+  CHECK(test::contains(message(std::string(4097, 'a')),
+                       "aaa...' is a regular expression of 4097 characters, at most 4096 may be"));
+  CHECK(test::contains(message("(?!a)(?!b)(?!c)(?=.)(?=f)foo"), "5 lookaheads, at most 4 may be"));
+  CHECK(is_target({.targets = "(?!a)(?!b)(?=.)(?=f)(?:foo)"}, "foo"));
+}
+
+// They take a backtracking matcher time exponential in the length of the name.
+TEST_CASE("a hostile expression is matched, or refused, in time") {
+  const std::string name(40, 'a');
+  for (const char* expression : {"(a*)*b", "(?:a|a)*b", "(?:a+)+b", "(.*)*.*(.*)*b"}) {
+    CAPTURE(expression);
+    try {
+      CHECK_FALSE(is_target({.targets = expression}, name));
+    } catch (const ArgumentError& error) {
+      CHECK(test::contains(error.what(), expression));
+    }
+  }
 }

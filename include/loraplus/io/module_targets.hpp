@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Which modules of a network an adapter configuration means, by the rules of PEFT 0.20.
+// Which modules of a network an adapter configuration means, by the rules of PEFT 0.21.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,8 @@
 namespace loraplus {
 
 /// Modules: nothing told; names, each the whole name of a module or its end after a dot; or a
-/// regular expression for the whole name.
+/// regular expression for the whole name (ECMAScript, at most 4096 characters and 4 lookaheads, no
+/// back-references: a file must not be able to stop a program).
 using ModuleNames = std::variant<std::monostate, std::vector<std::string>, std::string>;
 
 struct ModuleTargets {
@@ -28,21 +29,52 @@ struct ModuleTargets {
 namespace detail {
 
 inline constexpr std::size_t longest_expression = 4096;
+inline constexpr std::size_t most_lookaheads = 4;
 
-/// @throws ArgumentError that names the expression. The standard library compiles and matches by
-/// recursion, so that a long enough one would end the program.
-inline std::regex compile(const std::string& expression) {
+/// Throws for an expression that could end the program or never end: the standard library compiles
+/// and matches by recursion, and looks ahead anew at each place of what is looked ahead over.
+inline void require_bounded(const std::string& expression) {
+  const std::string name = "'" + expression.substr(0, 32) + "...' is a regular expression of ";
   if (expression.size() > longest_expression) {
-    throw ArgumentError("'" + expression.substr(0, 32) + "...' is a regular expression of " +
-                        std::to_string(expression.size()) + " characters, at most " +
+    throw ArgumentError(name + std::to_string(expression.size()) + " characters, at most " +
                         std::to_string(longest_expression) + " may be");
   }
+  std::size_t lookaheads = 0;
+  for (std::size_t at = 0; (at = expression.find("(?", at)) != std::string::npos; at += 2) {
+    if (expression.compare(at, 3, "(?:") != 0) ++lookaheads;
+  }
+  if (lookaheads > most_lookaheads) {
+    throw ArgumentError(name + std::to_string(lookaheads) + " lookaheads, at most " +
+                        std::to_string(most_lookaheads) + " may be");
+  }
+}
+
+/// Calls what compiles or matches. @throws ArgumentError that names the expression
+template <typename Function>
+auto with_expression(const std::string& expression, Function function) {
   try {
-    return std::regex(expression);
+    return function();
   } catch (const std::regex_error& error) {
     throw ArgumentError("'" + expression +
                         "' is no regular expression (ECMAScript): " + error.what());
   }
+}
+
+inline std::regex compile(const std::string& expression) {
+  require_bounded(expression);
+  auto syntax = std::regex::ECMAScript;
+#ifdef __GLIBCXX__
+  // GNU's other way to match takes exponential time for some expressions, such as (a*)*b. This one
+  // refuses \1; other standard libraries give up by themselves, with an error.
+  syntax |= std::regex_constants::__polynomial;
+#endif
+  return with_expression(expression, [&] { return std::regex(expression, syntax); });
+}
+
+/// Whether the expression is one for the whole of the name.
+inline bool matches(const std::string& name, const std::string& expression) {
+  const std::regex compiled = compile(expression);
+  return with_expression(expression, [&] { return std::regex_match(name, compiled); });
 }
 
 inline bool ends_with_name(const std::string& module, const std::string& name) {
@@ -56,51 +88,49 @@ inline bool is_among(const ModuleNames& names, const std::string& module) {
                        [&](const std::string& name) { return ends_with_name(module, name); });
   }
   const auto* expression = std::get_if<std::string>(&names);
-  return expression != nullptr && std::regex_match(module, compile(*expression));
-}
-
-/// A name of modules_to_save as a part of a module's name, or as parts.
-inline std::string saved_expression(const std::string& name) {
-  return "(^|\\.)" + name + "($|\\.)";
-}
-
-/// Whether one of the names stands in the name of the module as a part, or as parts.
-inline bool is_saved(const std::vector<std::string>& modules_to_save, const std::string& module) {
-  return std::any_of(modules_to_save.begin(), modules_to_save.end(), [&](const std::string& name) {
-    return std::regex_search(module, compile(saved_expression(name)));
-  });
-}
-
-inline std::string layer_expression(const std::string& pattern) {
-  return ".*?\\.(?:" + pattern + ")\\.(\\d{1,18})\\.";
-}
-
-/// The index of the layer that the module is in: the number after one of the patterns, or after any
-/// part, with another part before it.
-inline std::optional<Index> layer_index(const std::string& module,
-                                        const std::vector<std::string>& patterns) {
-  const std::vector<std::string> any = {"[^.]*"};
-  for (const std::string& pattern : patterns.empty() ? any : patterns) {
-    std::smatch found;
-    if (std::regex_search(module, found, compile(layer_expression(pattern)),
-                          std::regex_constants::match_continuous)) {
-      return std::stol(found[found.size() - 1]);
-    }
-  }
-  return std::nullopt;
-}
-
-inline bool is_in_layers(const ModuleTargets& targets, const std::string& module) {
-  if (!targets.layers) return true;
-  const auto index = layer_index(module, targets.layers_pattern);
-  return index &&
-         std::find(targets.layers->begin(), targets.layers->end(), *index) != targets.layers->end();
+  return expression != nullptr && matches(module, *expression);
 }
 
 /// The expression for a module's name of one of PEFT's patterns: the whole name, or its end after a
 /// dot.
 inline std::string pattern_expression(const std::string& pattern) {
   return "(?:.*\\.)?(?:" + pattern + ")";
+}
+
+/// The expression for the name of a module that a name of modules_to_save is a part of, or parts.
+inline std::string saved_expression(const std::string& name) {
+  return pattern_expression(name) + "(?:\\..*)?";
+}
+
+inline bool is_saved(const std::vector<std::string>& modules_to_save, const std::string& module) {
+  return std::any_of(modules_to_save.begin(), modules_to_save.end(), [&](const std::string& name) {
+    return matches(module, saved_expression(name));
+  });
+}
+
+/// The index of the layer that the module is in: the first number as a part of its name after one
+/// of the patterns, or, if there is none, after any two parts.
+inline std::optional<Index> layer_index(const std::string& module,
+                                        const std::vector<std::string>& patterns) {
+  const std::vector<std::string> two_parts = {"[^.]*\\.[^.]*"};
+  for (const std::string& pattern : patterns.empty() ? two_parts : patterns) {
+    std::size_t dot = module.find('.'), next = 0;
+    for (; (next = module.find('.', dot + 1)) != std::string::npos; dot = next) {
+      const std::string part = module.substr(dot + 1, next - dot - 1);
+      if (matches(part, "\\d{1,18}") &&
+          matches(module.substr(0, dot), pattern_expression(pattern))) {
+        return std::stoll(part);
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+inline bool is_in_layers(const ModuleTargets& targets, const std::string& module) {
+  if (!targets.layers || targets.layers->empty()) return true;
+  const auto index = layer_index(module, targets.layers_pattern);
+  return index &&
+         std::find(targets.layers->begin(), targets.layers->end(), *index) != targets.layers->end();
 }
 
 }  // namespace detail
@@ -123,8 +153,7 @@ template <typename Value>
 Value find_pattern(const std::vector<std::pair<std::string, Value>>& patterns,
                    const std::string& module, Value otherwise) {
   for (const auto& [pattern, value] : patterns) {
-    if (std::regex_match(module, detail::compile(detail::pattern_expression(pattern))))
-      return value;
+    if (detail::matches(module, detail::pattern_expression(pattern))) return value;
   }
   return otherwise;
 }

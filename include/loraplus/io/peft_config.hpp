@@ -197,7 +197,7 @@ inline void require_expressions(const ConfigReader& reader, const PeftConfig& co
     require("modules_to_save", saved_expression(name));
   }
   for (const std::string& pattern : config.modules.layers_pattern) {
-    require("layers_pattern", layer_expression(pattern));
+    require("layers_pattern", pattern_expression(pattern));
   }
   for (const auto& [pattern, rank] : config.rank_pattern) {
     require("rank_pattern", pattern_expression(pattern));
