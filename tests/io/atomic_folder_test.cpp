@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void put(const fs::path& folder, const std::string& content) {
+void put_both(const fs::path& folder, const std::string& content) {
   AtomicFolder files(folder);
   test::write(files.file("a"), content + " of a");
   test::write(files.file("b"), content + " of b");
@@ -26,15 +26,15 @@ void put(const fs::path& folder, const std::string& content) {
 TEST_CASE("files of a folder are replaced together, and others stay") {
   const fs::path folder = test::fresh_folder("atomic_folder");
   test::write(folder / "c", "another");
-  put(folder / "made" / "anew", "x");
+  put_both(folder / "made" / "anew", "x");
   CHECK(test::read(folder / "made" / "anew" / "b") == "x of b");
-  put(folder, "old");
+  put_both(folder, "old");
   {
     AtomicFolder files(folder);
     test::write(files.file("a"), "not committed");
   }
   CHECK(test::read(folder / "a") == "old of a");
-  put(folder, "new");
+  put_both(folder, "new");
   CHECK(test::read(folder / "a") == "new of a");
   CHECK(test::read(folder / "b") == "new of b");
   CHECK(test::read(folder / "c") == "another");
@@ -44,7 +44,7 @@ TEST_CASE("files of a folder are replaced together, and others stay") {
 
 TEST_CASE("what was killed between its naming and its moves is read, and then finished") {
   const fs::path folder = test::fresh_folder("atomic_folder_moves");
-  put(folder, "old");
+  put_both(folder, "old");
   fs::create_directory(folder / ".next");
   test::write(folder / ".next" / "b", "new of b");  // a was moved already
   test::write(folder / "a", "new of a");

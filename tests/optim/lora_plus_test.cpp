@@ -172,7 +172,7 @@ void check_group(const ParameterGroup& group, const std::string& name, double le
 }
 
 template <typename Rule>
-std::string refusal(const Rule& rule, const LoraPlusOptions& options) {
+std::string lora_plus_refusal(const Rule& rule, const LoraPlusOptions& options) {
   TwoNumbers<double> model;
   return test::message_of<ArgumentError>([&] { LoraPlus(rule, options, model); });
 }
@@ -364,25 +364,27 @@ TEST_CASE("overrides take biases off the ratio and a head out of the adapters' r
 TEST_CASE("LoRA+ refuses a ratio that is not set, not positive or not finite") {
   constexpr double infinite = std::numeric_limits<double>::infinity();
   const double not_a_number = std::numeric_limits<double>::quiet_NaN();
-  CHECK(refusal(Sgd{}, {}) == "LoraPlusOptions: ratio must be set, positive and finite, found nan");
+  CHECK(lora_plus_refusal(Sgd{}, {}) ==
+        "LoraPlusOptions: ratio must be set, positive and finite, found nan");
   for (const double bad : {0.0, -0.0, -16.0, infinite, -infinite, not_a_number}) {
-    CHECK(test::contains(refusal(AdamW{}, {.ratio = bad}), "LoraPlusOptions: ratio"));
+    CHECK(test::contains(lora_plus_refusal(AdamW{}, {.ratio = bad}), "LoraPlusOptions: ratio"));
   }
 }
 
 TEST_CASE("LoRA+ refuses a ratio that makes the rate of B overflow") {
-  CHECK(test::contains(refusal(Sgd{.learning_rate = 1e3}, {.ratio = 1e306}), "ratio"));
+  CHECK(test::contains(lora_plus_refusal(Sgd{.learning_rate = 1e3}, {.ratio = 1e306}), "ratio"));
 }
 
 TEST_CASE("LoRA+ names an embedding rate or a setting of the rule that is out of its range") {
   constexpr double infinite = std::numeric_limits<double>::infinity();
   const double not_a_number = std::numeric_limits<double>::quiet_NaN();
   for (const double bad : {-1e-6, infinite, not_a_number}) {
-    CHECK(test::contains(refusal(AdamW{}, {.ratio = 2, .embedding_learning_rate = bad}),
+    CHECK(test::contains(lora_plus_refusal(AdamW{}, {.ratio = 2, .embedding_learning_rate = bad}),
                          "LoraPlusOptions: embedding_learning_rate"));
-    CHECK(test::contains(refusal(AdamW{.learning_rate = bad}, {.ratio = 2}),
+    CHECK(test::contains(lora_plus_refusal(AdamW{.learning_rate = bad}, {.ratio = 2}),
                          "AdamW: the learning rate"));
-    CHECK(test::contains(refusal(Sgd{.weight_decay = bad}, {.ratio = 2}), "Sgd: the weight decay"));
+    CHECK(test::contains(lora_plus_refusal(Sgd{.weight_decay = bad}, {.ratio = 2}),
+                         "Sgd: the weight decay"));
   }
   TwoNumbers<double> model;
   CHECK_NOTHROW(

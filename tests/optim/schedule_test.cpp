@@ -3,7 +3,6 @@
 #include "support/catch.hpp"
 #include "support/errors.hpp"
 
-using loraplus::ArgumentError;
 using loraplus::Decay;
 using loraplus::Index;
 using loraplus::Schedule;
@@ -24,10 +23,6 @@ void check_factors(const Schedule& schedule, std::initializer_list<double> expec
     INFO("step " << later);
     CHECK(schedule.factor(later) == last);
   }
-}
-
-std::string refusal(const Schedule& schedule) {
-  return test::message_of<ArgumentError>([&] { schedule.validate(); });
 }
 
 // (1 + cos(pi k / 4)) / 2 for k = 1 and 3
@@ -66,16 +61,17 @@ TEST_CASE("a cosine schedule with warm-up rises, then falls over the steps that 
 }
 
 TEST_CASE("a schedule names a number of steps that makes no sense") {
-  CHECK(refusal({.warmup_steps = -1}) == "Schedule: warmup_steps must be at least 0, found -1");
+  CHECK(test::refusal(Schedule{.warmup_steps = -1}) ==
+        "Schedule: warmup_steps must be at least 0, found -1");
   for (const Decay decay : {Decay::linear, Decay::cosine}) {
     for (const Index total : {-1, 0, 4, 5}) {
       const std::string message =
-          refusal({.decay = decay, .warmup_steps = 5, .total_steps = total});
+          test::refusal(Schedule{.decay = decay, .warmup_steps = 5, .total_steps = total});
       CHECK(message ==
             "Schedule: total_steps must be above warmup_steps = 5, found " + std::to_string(total));
     }
     CHECK_NOTHROW(Schedule{.decay = decay, .warmup_steps = 5, .total_steps = 6}.validate());
-    CHECK(test::contains(refusal({.decay = decay}), "total_steps"));  // not set
+    CHECK(test::contains(test::refusal(Schedule{.decay = decay}), "total_steps"));  // not set
   }
   // Without a decay nothing depends on the total.
   CHECK_NOTHROW(Schedule{.warmup_steps = 5}.validate());

@@ -4,16 +4,7 @@
 #include "support/errors.hpp"
 #include "support/golden.hpp"
 
-using loraplus::ArgumentError;
 using loraplus::Sgd;
-
-namespace {
-
-std::string refusal(const Sgd& rule) {
-  return test::message_of<ArgumentError>([&] { rule.validate(); });
-}
-
-}  // namespace
 
 TEMPLATE_TEST_CASE("SGD follows PyTorch over 100 steps", "", float, double) {
   using test::check_golden_path;
@@ -58,11 +49,11 @@ TEST_CASE("SGD names a setting that is out of its range") {
   CHECK_NOTHROW(Sgd{}.validate());
   CHECK_NOTHROW(Sgd{.learning_rate = 0, .momentum = 0, .weight_decay = 0}.validate());
   for (const double bad : {-1.0, nan, infinity, -infinity}) {
-    CHECK(test::contains(refusal({.learning_rate = bad}), "Sgd: the learning rate"));
-    CHECK(test::contains(refusal({.weight_decay = bad}), "Sgd: the weight decay"));
-    CHECK(test::contains(refusal({.momentum = bad}), "Sgd: momentum"));
+    CHECK(test::contains(test::refusal(Sgd{.learning_rate = bad}), "Sgd: the learning rate"));
+    CHECK(test::contains(test::refusal(Sgd{.weight_decay = bad}), "Sgd: the weight decay"));
+    CHECK(test::contains(test::refusal(Sgd{.momentum = bad}), "Sgd: momentum"));
   }
-  CHECK(test::contains(refusal({.momentum = 1}), "momentum"));
-  CHECK(test::contains(refusal({.nesterov = true}), "Nesterov"));
-  CHECK(refusal({.momentum = 1.5}) == "Sgd: momentum must be in [0, 1), found 1.5");
+  CHECK(test::contains(test::refusal(Sgd{.momentum = 1}), "momentum"));
+  CHECK(test::contains(test::refusal(Sgd{.nesterov = true}), "Nesterov"));
+  CHECK(test::refusal(Sgd{.momentum = 1.5}) == "Sgd: momentum must be in [0, 1), found 1.5");
 }

@@ -1,6 +1,7 @@
 // What an exception says, for tests of messages.
 #pragma once
 
+#include <loraplus/core/error.hpp>
 #include <stdexcept>
 #include <string>
 
@@ -15,6 +16,12 @@ std::string message_of(Function&& f) {
     return error.what();
   }
   throw std::logic_error("nothing was thrown");
+}
+
+/// What the options say against themselves.
+template <typename Options>
+std::string refusal(const Options& options) {
+  return message_of<loraplus::ArgumentError>([&] { options.validate(); });
 }
 
 inline bool contains(const std::string& text, const std::string& part) {

@@ -41,14 +41,14 @@ struct Run {
   OptimizerOptions options = {};
 };
 
-const Run b_zero{.file = "run_b_zero.txt",
-                 .b_scale = 0,
-                 .rule = {.learning_rate = 1e-2, .weight_decay = 0.1},
-                 .ratio = 8};
-const Run b_random{.file = "run_b_random.txt",
-                   .b_scale = 0.5,
-                   .rule = {.learning_rate = 1e-2, .weight_decay = 0.1},
-                   .ratio = 8};
+const Run run_b_zero{.file = "run_b_zero.txt",
+                     .b_scale = 0,
+                     .rule = {.learning_rate = 1e-2, .weight_decay = 0.1},
+                     .ratio = 8};
+const Run run_b_random{.file = "run_b_random.txt",
+                       .b_scale = 0.5,
+                       .rule = {.learning_rate = 1e-2, .weight_decay = 0.1},
+                       .ratio = 8};
 const Run bias_clip_schedule{
     .file = "run_bias_clip_schedule.txt",
     .b_scale = 0.5,
@@ -139,11 +139,11 @@ void check_run(const Run& run) {
 }  // namespace
 
 TEMPLATE_TEST_CASE("a run from B = 0 agrees with PyTorch", "", float, double) {
-  check_run<TestType>(b_zero);
+  check_run<TestType>(run_b_zero);
 }
 
 TEMPLATE_TEST_CASE("a run from random A and B agrees with PyTorch", "", float, double) {
-  check_run<TestType>(b_random);
+  check_run<TestType>(run_b_random);
 }
 
 TEMPLATE_TEST_CASE("a run with biases, clipping and a schedule agrees with PyTorch", "", float,

@@ -15,9 +15,9 @@ namespace {
 const LoraOptions a_random{.rank = 4, .alpha = 4};
 const LoraOptions b_random{.rank = 4, .alpha = 4, .initialization = Initialization::b_uniform};
 
-LoraOptions with(LoraOptions adapter, loraplus::Index rank, double alpha) {
-  adapter.rank = rank;
-  adapter.alpha = alpha;
+LoraOptions with(LoraOptions adapter, loraplus::Index other_rank, double other_alpha) {
+  adapter.rank = other_rank;
+  adapter.alpha = other_alpha;
   return adapter;
 }
 

@@ -54,9 +54,7 @@ inline double alpha_of(double scaling, Index rank, Scaling kind) {
 inline std::string exact_pattern(const std::string& module) {
   std::string pattern = "^";
   for (const char c : module) {
-    if (c == '.' || c == '+' || c == '*' || c == '(' || c == ')' || c == '[' || c == ']') {
-      pattern += '\\';
-    }
+    if (std::string_view(".+*?()[]{}|^$\\").find(c) != std::string_view::npos) pattern += '\\';
     pattern += c;
   }
   return pattern;
