@@ -1,4 +1,5 @@
 #include <loraplus/kernels/product.hpp>
+#include <span>
 
 #include "support/catch.hpp"
 #include "support/errors.hpp"
@@ -98,7 +99,10 @@ TEMPLATE_TEST_CASE("a product is right on both sides of every boundary between b
     require_product<TestType>({3 * size + 1, 20, n, 5});
   }
   for (const Index n : {Index{1}, width + 1, Index{33}}) {  // several passes over the columns of M
-    const Index most = Blocks(1, Index{1} << 20, n, Index{1} << 20).cols;
+    Index most = Blocks(1, Index{1} << 20, n, Index{1} << 20).cols;  // or less, in equal parts
+    while (Blocks(1, most + 1, n, most + 1).cols == most + 1) {
+      ++most;
+    }
     for (const Index in : {most - 1, most + 1, 2 * most + 1}) {
       CHECK((Blocks(1, in, n, in).cols < in) == (in > most));
       require_product<TestType>({size + 1, in, n, 5});
@@ -113,7 +117,8 @@ TEMPLATE_TEST_CASE("groups of rows, each with several passes over the samples, c
                    float, double) {
   const test::Threads one(1);
   using Scalar = TestType;
-  for (const auto& shape : {Shape{4400, 256, 132}, Shape{1100, 2000, 132, 3}}) {
+  const std::vector<Shape> shapes{{1100, 2000, 132, 3}, {4400, 256, 132}};
+  for (const auto& shape : std::span(shapes).first(test::sanitized ? 1 : 2)) {
     const kernels::detail::Blocks<Scalar> blocks(shape.out, shape.in, shape.n, shape.in);
     CHECK(blocks.packets * kernels::packet_size<Scalar> < shape.out);
     CHECK(blocks.samples < shape.n);

@@ -11,7 +11,7 @@ using loraplus::Matrix;
 using loraplus::Vector;
 
 TEST_CASE("the gradients of a dense layer, with and without a bias") {
-  for (const auto& [in, out] : {std::pair<Index, Index>{7, 5}, {1, 1}, {5, 1}, {1, 5}, {64, 48}}) {
+  for (const auto& [in, out] : {std::pair<Index, Index>{7, 5}, {1, 1}, {5, 1}, {1, 5}, {20, 17}}) {
     for (const Index n : {1, 2, 9}) {
       for (const bool bias : {true, false}) {
         CAPTURE(in, out, bias);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <loraplus/adapter/dropout.hpp>
-#include <loraplus/adapter/low_rank.hpp>
+#include <loraplus/adapter/adapter.hpp>
 #include <loraplus/adapter/plan.hpp>
 #include <loraplus/frozen/frozen_linear.hpp>
 #include <loraplus/frozen/shared_weight.hpp>
@@ -32,6 +31,10 @@ struct MergedCopy<Frozen> {
 ///
 ///     y = W x + b + s B A d(x)        d: dropout, while training
 ///
+/// with `dora` and `lora_bias` of the options as Magnitude and LowRank tell. (While training, DoRA
+/// lets W d(x) instead of W x through the scaling, as PEFT: y = W x + b + (f - 1) W d(x) + f s B A
+/// d(x).)
+///
 /// `forward` is const and may run on many threads at once, each with a cache of its own. The
 /// frozen weight is never written. Values that are not finite propagate as IEEE 754 says; an
 /// empty batch does nothing.
@@ -42,13 +45,8 @@ class LoraLinear {
 
   /// What a forward pass keeps for the backward pass, and scratch; one for each thread.
   struct Cache {
-    Matrix<Scalar> h;            // r x largest batch: s A d(x)
-    Matrix<Scalar> z;            // r x largest batch: s B' dy
-    Matrix<Scalar> mask;         // in x largest batch, with dropout only: 0 or 1 / (1 - p)
-    Matrix<Scalar> dropped;      // in x largest batch, with dropout only: d(x)
-    Matrix<Scalar> scratch;      // in x largest batch, with dropout only
+    typename Adapter<Scalar>::Cache adapter;
     Index samples = -1;          // of the last forward pass through the adapter
-    bool used_dropout = false;   // in that pass
     Plan plan = Plan::unmerged;  // of that pass
     std::optional<detail::MergedCopy<Frozen>> merged;  // with the merged plan only
     typename FrozenLinear<Frozen>::Cache base;
@@ -58,28 +56,52 @@ class LoraLinear {
   template <RandomBits Generator>
   LoraLinear(Frozen weight, const LoraOptions& options, Generator& generator)
       : base_(std::move(weight), options.bias != BiasMode::none),
-        factors_(base_.out_features(), base_.in_features(), options, generator),
-        dropout_(options.dropout) {}
+        adapter_(base_.weight(), options, generator) {}
+
+  /// With factors from elsewhere: trained, combined, or made of the weight.
+  /// @param options of which dropout, bias and dora are asked
+  /// @throws ArgumentError if an option is out of its range, ShapeError if the factors do not fit
+  LoraLinear(Frozen weight, LowRank<Scalar> factors, const LoraOptions& options = {})
+      : base_(std::move(weight), options.bias != BiasMode::none),
+        adapter_(base_.weight(), std::move(factors), options) {}
+  LoraLinear(Frozen weight, const Factors<Scalar>& factors, const LoraOptions& options = {})
+      : LoraLinear(std::move(weight), LowRank<Scalar>(factors), options) {}
 
   Index in_features() const { return base_.in_features(); }
   Index out_features() const { return base_.out_features(); }
-  Index rank() const { return factors_.rank(); }
-  Scalar scaling() const { return factors_.scaling(); }
-  double dropout() const { return dropout_; }
+  Index rank() const { return adapter_.rank(); }
+  Scalar scaling() const { return factors().scaling(); }
+  double dropout() const { return adapter_.dropout(); }
   bool trains_bias() const { return base_.trains_bias(); }
   const Frozen& weight() const { return base_.weight(); }
   /// The bias that is trained, or else that of the weight; empty if there is none.
   ConstVectorView<Scalar> bias() const { return base_.bias(); }
 
   /// A, B and their gradients.
-  const LowRank<Scalar>& factors() const { return factors_; }
+  const LowRank<Scalar>& factors() const { return adapter_.factors(); }
+  /// The magnitude of DoRA, or null.
+  const Magnitude<Scalar>* magnitude() const { return adapter_.magnitude(); }
+  const Adapter<Scalar>& adapter() const { return adapter_; }
 
   /// Replaces both factors. @param a r x in, @param b out x r
   /// @throws ShapeError, StateError if the layer is merged
   template <typename DerivedA, typename DerivedB>
   void set_factors(const Eigen::MatrixBase<DerivedA>& a, const Eigen::MatrixBase<DerivedB>& b) {
     require_unmerged("set_factors");
-    factors_.set_factors(a, b);
+    adapter_.factors().set_factors(a, b);
+  }
+  /// Replaces A, B and the bias of B, not the scaling. @throws as above
+  void set_factors(const Factors<Scalar>& trained) {
+    require_unmerged("set_factors");
+    adapter_.factors().set_factors(trained);
+  }
+
+  /// Replaces the magnitude of DoRA. @param m out
+  /// @throws ShapeError, StateError if the layer is merged or has none
+  void set_magnitude(const Vector<Scalar>& m) {
+    require_unmerged("set_magnitude");
+    if (magnitude() == nullptr) throw StateError("LoraLinear::set_magnitude: there is no DoRA");
+    adapter_.magnitude()->set_values(m);
   }
 
   /// A disabled adapter leaves y = W x + b0, the frozen weight with its own bias.
@@ -91,13 +113,15 @@ class LoraLinear {
   /// each batch by its samples, or once for all by `samples_per_update`, those from one update of
   /// the factors to the next: with gradient accumulation, the samples of several batches.
   /// @throws ArgumentError if the merged plan is asked for and the weight has no merged copies, or
-  /// there is dropout, which W + s B A cannot express
+  /// there is dropout, DoRA or several blocks of outputs, for which no copy is kept
   void set_plan(Plan plan, Index samples_per_update = 0) {
-    if (plan == Plan::merged && !MergesLowRank<Frozen>) {
-      throw ArgumentError("LoraLinear: the frozen weight makes no merged copies (MergesLowRank)");
-    }
-    if (plan == Plan::merged && dropout_ > 0) {
-      throw ArgumentError("LoraLinear: the merged plan has no place for dropout");
+    if (plan == Plan::merged) {
+      if (!MergesLowRank<Frozen>) {
+        throw ArgumentError("LoraLinear: the frozen weight makes no merged copies (MergesLowRank)");
+      }
+      if (const char* reason = unmergeable()) {
+        throw ArgumentError(std::string("LoraLinear: the merged plan has no place for ") + reason);
+      }
     }
     require_argument(samples_per_update >= 0, "LoraLinear::set_plan",
                      "samples_per_update must be at least 0",
@@ -110,7 +134,7 @@ class LoraLinear {
   Plan plan(Index samples) const {
     if constexpr (MergesLowRank<Frozen>) {
       if (plan_ != Plan::automatic) return plan_;
-      if (dropout_ > 0) return Plan::unmerged;
+      if (unmergeable() != nullptr) return Plan::unmerged;
       const auto counted =
           static_cast<double>(samples_per_update_ > 0 ? samples_per_update_ : samples);
       const double break_even =
@@ -128,58 +152,36 @@ class LoraLinear {
                         Matrix<Scalar>::Zero(out_features(), rank()), identity_};
       }
     }
-    cache.h.resize(rank(), largest_batch);
-    cache.z.resize(rank(), largest_batch);
-    if (dropout_ > 0) {
-      cache.mask.resize(in_features(), largest_batch);
-      cache.dropped.resize(in_features(), largest_batch);
-      cache.scratch.resize(in_features(), largest_batch);
-    }
+    cache.adapter = adapter_.make_cache(largest_batch);
     return cache;
   }
 
-  /// Evaluation: no dropout. @param x in x n, @param y out x n
-  /// @throws ShapeError
-  void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
-    if (!begin_forward(x, y, cache)) return;
-    cache.used_dropout = false;
-    forward_adapted(x, x, y, cache);
-  }
-
-  /// Training: dropout drawn from the generator. @param x in x n, @param y out x n
-  /// @throws ShapeError, StateError if the layer is merged
-  template <RandomBits Generator>
+  /// Evaluation without a generator, training with one: dropout is drawn from it.
+  /// @param x in x n, @param y out x n
+  /// @throws ShapeError, StateError if the layer is merged and to be trained
+  template <RandomBits... Generator>
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache,
-               Generator& generator) const {
-    if (enabled_) require_unmerged("a training forward pass");
-    if (dropout_ == 0) return forward(x, y, cache);
+               Generator&... generator) const requires(sizeof...(Generator) <= 1) {
+    if (sizeof...(Generator) == 1 && enabled_) require_unmerged("a training forward pass");
     if (!begin_forward(x, y, cache)) return;
-    require_cache(cache.mask.rows() == in_features());
-    auto mask = cache.mask.leftCols(x.cols());
-    auto dropped = cache.dropped.leftCols(x.cols());
-    detail::draw_dropout_mask(dropout_, mask, generator);
-    dropped = mask.cwiseProduct(x);
-    cache.used_dropout = true;
-    forward_adapted(x, dropped, y, cache);
+    const ConstMatrixView<Scalar> dropped =
+        adapter_.project(x, Scalar(1), cache.adapter, generator...);
+    cache.plan = plan(x.cols());
+    if (magnitude() != nullptr) {
+      forward_decomposed(x, dropped, y, cache);
+    } else {
+      if (!forward_merged(x, y, cache)) product(x, y, cache);
+      factors().add_bias(y);
+    }
+    base_.add_trained_bias(y);
+    cache.samples = x.cols();
   }
 
-  /// Adds the gradients of A, B and a trained bias; `x` and `cache` are those of the forward pass.
-  /// @param x in x n, @param dy out x n
+  /// Adds the gradients of A, B, m and a trained bias; `x` and `cache` are those of the forward
+  /// pass. @param x in x n, @param dy out x n
   /// @throws ShapeError, StateError if the layer is merged or n is not that of the forward pass
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, Cache& cache) {
-    require_shape("LoraLinear::backward", "x", x, in_features(), x.cols());
-    require_shape("LoraLinear::backward", "dy", dy, out_features(), x.cols());
-    if (!enabled_) return;
-    require_unmerged("backward");
-    require_forward_pass(x.cols(), cache);
-    base_.backward(x, dy, cache.base);
-    const auto h = cache.h.leftCols(x.cols());
-    auto z = cache.z.leftCols(x.cols());
-    if (cache.used_dropout) {
-      factors_.backward(cache.dropped.leftCols(x.cols()), dy, h, z);
-    } else {
-      factors_.backward(x, dy, h, z);
-    }
+    backward_parameters(x, dy, cache);
   }
 
   /// The same, and dx = W' dy + A' z, z = s B' dy. @param dx in x n
@@ -187,35 +189,40 @@ class LoraLinear {
                 Cache& cache) {
     require_shape("LoraLinear::backward", "dx", dx, in_features(), x.cols());
     require_distinct("LoraLinear::backward", dy, dx);
-    backward(x, dy, cache);
+    const ConstMatrixView<Scalar> g = backward_parameters(x, dy, cache);
     if (!enabled_) return base_.weight().backward(dy, dx);
-    const auto z = cache.z.leftCols(x.cols());
-    const auto at = factors_.a().transpose();  // in x r, column-major
-    if (cache.used_dropout) {
-      auto through_adapter = cache.scratch.leftCols(x.cols());
-      through_adapter.setZero();
-      kernels::expand<Scalar>(at, z, through_adapter);
-      base_.weight().backward(dy, dx);
-      dx += cache.mask.leftCols(x.cols()).cwiseProduct(through_adapter);
-    } else if (!backward_merged(dy, dx, cache)) {
-      base_.backward_input(dy, dx, at, z);
-    }
+    if (cache.adapter.used_dropout) return backward_dropped(dy, dx, cache);
+    if (backward_merged(dy, dx, cache)) return;
+    base_.backward_input(g, dx, factors().a().transpose(), cache.adapter.z.leftCols(x.cols()));
   }
 
-  /// W + s B A, out x in: what a program without adapters needs, together with bias().
+  /// W + s B A, out x in, its rows scaled with DoRA: what a program without adapters needs,
+  /// together with merged_bias().
   /// @throws NonFiniteError if it is not finite
   Matrix<Scalar> merged_weight() const requires DenseWeight<Frozen> {
-    Matrix<Scalar> w = loraplus::to_matrix(weight());
-    factors_.add_to(w);
+    const Matrix<Scalar> w0 = loraplus::to_matrix(weight());
+    Matrix<Scalar> w = w0;
+    adapter_.merge_into(w0, w);
     if (!w.allFinite()) throw NonFiniteError("LoraLinear: the merged weight is not finite");
     return w;
   }
 
+  /// The bias that goes with merged_weight(): bias(), or with lora_bias bias() + s b. Empty if
+  /// there is none. @throws NonFiniteError if it is not finite
+  Vector<Scalar> merged_bias() const {
+    Vector<Scalar> merged = bias();
+    if (!factors().has_bias()) return merged;
+    if (merged.size() == 0) merged.setZero(out_features());
+    merged += scaling() * factors().bias();
+    if (!merged.allFinite()) throw NonFiniteError("LoraLinear: the merged bias is not finite");
+    return merged;
+  }
+
   /// From here on `forward` costs one product, y = (W + s B A) x + b. The frozen weight is left
   /// as it is, so `unmerge` is exact: it forgets the merged copy. A second call does nothing.
-  /// @throws NonFiniteError if the merged weight is not finite; nothing is changed then
+  /// @throws NonFiniteError if the merged weight or bias is not finite; nothing is changed then
   void merge() requires DenseWeight<Frozen> {
-    if (!merged()) merged_.emplace(merged_weight(), bias());
+    if (!merged()) merged_.emplace(merged_weight(), merged_bias());
   }
 
   void unmerge() { merged_.reset(); }
@@ -225,7 +232,7 @@ class LoraLinear {
   template <typename Visitor>
   void visit_parameters(Visitor&& visit) {
     require_unmerged("visit_parameters");
-    factors_.visit_parameters(visit);
+    adapter_.visit_parameters(visit);
     base_.visit_parameters(visit);
   }
 
@@ -245,33 +252,74 @@ class LoraLinear {
       merged_->forward(x, y);
       return false;
     }
-    require_cache(cache.h.rows() == rank());
-    require_batch_fits("LoraLinear::forward", x.cols(), cache.h.cols());
+    require_cache(adapter_.fits(cache.adapter));
+    require_batch_fits("LoraLinear::forward", x.cols(), cache.adapter.h.cols());
     return true;
   }
 
-  /// h = s A x' and y = W x + b + B h. @param x in x n, @param dropped in x n: d(x), @param y out x
-  /// n
-  void forward_adapted(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dropped,
-                       MatrixView<Scalar> y, Cache& cache) const {
-    auto h = cache.h.leftCols(x.cols());
-    factors_.project(dropped, h);
-    cache.plan = plan(x.cols());
-    if (!forward_merged(x, y, cache)) base_.forward(x, y, factors_.b(), h);
-    cache.samples = x.cols();
+  /// y = W x + b0 + B h. @param x in x n, @param y out x n
+  void product(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, const Cache& cache) const {
+    const auto h = cache.adapter.h.leftCols(x.cols());
+    if (factors().blocks().is_whole()) return base_.product(x, y, factors().b(), h);
+    weight().forward(x, y);
+    factors().expand(h, y);
   }
 
-  /// y = (W + s B A) x + b, if that is the plan of the pass.
+  /// y = f (W + s B A) x + b0, or with dropout y = W x + b0 + (f - 1) W d(x) + f s B A d(x).
+  /// @param x, dropped in x n: d(x), @param y out x n
+  void forward_decomposed(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dropped,
+                          MatrixView<Scalar> y, Cache& cache) const {
+    auto& kept = *cache.adapter.magnitude;
+    magnitude()->refresh(weight(), factors(), Scalar(1), kept);
+    auto v = kept.direction.leftCols(x.cols());  // out x n
+    product(dropped, v, cache);
+    if (!cache.adapter.used_dropout) return magnitude()->scale(v, y, kept);
+    weight().forward(x, y);
+    magnitude()->add_scaled(v, y, kept);
+    factors().expand(cache.adapter.h.leftCols(x.cols()), y);
+  }
+
+  /// y = (W + s B A) x + b0, if that is the plan of the pass.
   bool forward_merged(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
     if constexpr (MergesLowRank<Frozen>) {
       if (cache.plan != Plan::merged) return false;
       require_cache(cache.merged.has_value() && cache.merged->identity == identity_);
       refresh(*cache.merged);
       cache.merged->weight.forward(x, y);
-      base_.add_trained_bias(y);
       return true;
     }
     return false;
+  }
+
+  /// Adds all gradients. @return the gradient behind the magnitude, out x n: dy, or with DoRA f dy
+  ConstMatrixView<Scalar> backward_parameters(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy,
+                                              Cache& cache) {
+    require_shape("LoraLinear::backward", "x", x, in_features(), x.cols());
+    require_shape("LoraLinear::backward", "dy", dy, out_features(), x.cols());
+    if (!enabled_) return dy;
+    require_unmerged("backward");
+    require_forward_pass(x.cols(), cache);
+    base_.backward(x, dy, cache.base);
+    const ConstMatrixView<Scalar> g = adapter_.backward_magnitude(dy, cache.adapter);
+    adapter_.backward_factors(x, g, Scalar(1), cache.adapter);
+    return g;
+  }
+
+  /// dx = W' dy + mask (A' z), and with DoRA + mask (W' (f - 1) dy).
+  void backward_dropped(ConstMatrixView<Scalar> dy, MatrixView<Scalar> dx, Cache& cache) const {
+    auto& kept = cache.adapter;
+    if (magnitude() == nullptr) {
+      weight().backward(dy, dx);
+      return adapter_.backward_input(dx, kept);
+    }
+    auto g = kept.magnitude->gradient.leftCols(dy.cols());  // out x n: f dy, from here (f - 1) dy
+    g -= dy;
+    weight().backward(g, dx);
+    factors().expand_input(kept.z.leftCols(dy.cols()), dx);
+    auto through = kept.scratch.leftCols(dy.cols());  // in x n
+    through = kept.mask.leftCols(dy.cols()).cwiseProduct(dx);
+    weight().backward(dy, dx);
+    dx += through;
   }
 
   /// dx = (W + s B A)' dy, if that was the plan of the forward pass.
@@ -287,10 +335,10 @@ class LoraLinear {
   /// Merges the factors into the copy, unless it has them already. Comparing them costs little
   /// beside a product, and no change of theirs can be missed.
   void refresh(detail::MergedCopy<Frozen>& copy) const {
-    if (copy.a == factors_.a() && copy.b == factors_.b()) return;
-    weight().merge(scaling(), factors_.b(), factors_.a().transpose(), copy.weight);
-    copy.a = factors_.a();
-    copy.b = factors_.b();
+    if (copy.a == factors().a() && copy.b == factors().b()) return;
+    weight().merge(scaling(), factors().b(), factors().a().transpose(), copy.weight);
+    copy.a = factors().a();
+    copy.b = factors().b();
   }
 
   void require_unmerged(const char* what) const {
@@ -308,9 +356,15 @@ class LoraLinear {
     }
   }
 
+  /// What the merged plan has no place for; null if there is nothing.
+  const char* unmergeable() const {
+    if (dropout() > 0) return "dropout";
+    if (magnitude() != nullptr) return "dora";
+    return factors().blocks().is_whole() ? nullptr : "several blocks of outputs";
+  }
+
   FrozenLinear<Frozen> base_;
-  LowRank<Scalar> factors_;
-  double dropout_;
+  Adapter<Scalar> adapter_;
   bool enabled_ = true;
   Plan plan_ = Plan::automatic;
   Index samples_per_update_ = 0;                // 0: those of each batch

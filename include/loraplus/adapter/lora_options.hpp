@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <loraplus/core/error.hpp>
+#include <vector>
 
 namespace loraplus {
 
@@ -12,7 +13,7 @@ enum class Scaling {
   rank_stabilized,  ///< alpha / sqrt(r) (Kalajdzievski, "rsLoRA")
 };
 
-/// Which factor starts at random; the other starts at zero, so that B A = 0.
+/// Which factor starts at random; the other starts at zero, so that B A = 0, but for the last.
 enum class Initialization {
   /// A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0: Init[1] of the LoRA+ paper and the default of PEFT.
   a_uniform,
@@ -20,6 +21,10 @@ enum class Initialization {
   a_gaussian,
   /// A = 0, B ~ U(-1/sqrt(r), 1/sqrt(r)): Init[2], with which the LoRA+ paper ran its experiments.
   b_uniform,
+  /// A ~ U(-1/sqrt(in), 1/sqrt(in)), B and its bias ~ U(-1/sqrt(r), 1/sqrt(r)): "false" of PEFT.
+  /// The
+  /// adapted layer does not begin as the frozen one.
+  both_uniform,
 };
 
 /// Which biases are trained, as in PEFT.
@@ -37,6 +42,11 @@ struct LoraOptions {
   double init_scale = 1;  ///< multiplies the random factor, positive
   double dropout = 0;     ///< probability, in [0, 1), of dropping an input of the adapter
   BiasMode bias = BiasMode::none;
+  bool lora_bias = false;  ///< a bias on B too: y += s (B A x + b)
+  bool dora = false;       ///< weight-decomposed (Liu et al., "DoRA"): see Magnitude
+  /// The outputs in so many equal groups, of which only these are adapted, by `rank` ranks each
+  /// (MergedLinear of loralib). Empty: all outputs, one group.
+  std::vector<bool> enabled_groups = {};
 };
 
 /// The scaling s of the adapter's output.
@@ -58,6 +68,11 @@ inline const LoraOptions& validate(const LoraOptions& options) {
           options.init_scale);
   require(options.dropout >= 0 && options.dropout < 1, "dropout must be in [0, 1)",
           options.dropout);
+  if (options.dora && options.lora_bias) {
+    throw ArgumentError(
+        "LoraOptions: dora has no place for lora_bias, the bias of a decomposed "
+        "weight is that of the frozen one");
+  }
   return options;
 }
 

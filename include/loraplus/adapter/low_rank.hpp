@@ -1,108 +1,243 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <loraplus/adapter/factors.hpp>
 #include <loraplus/adapter/lora_options.hpp>
+#include <loraplus/adapter/output_blocks.hpp>
 #include <loraplus/core/parameter.hpp>
 #include <loraplus/core/random.hpp>
+#include <loraplus/kernels/affine.hpp>
 #include <loraplus/kernels/low_rank.hpp>
 #include <utility>
 
 namespace loraplus {
 
-/// The trainable part of an adapter: s B A with its gradients (Hu et al., "LoRA", equation 3).
-/// It knows no frozen weight.
+/// The trainable part of an adapter: s (B A x + b) with its gradients (Hu et al., "LoRA", equation
+/// 3; b is lora_bias of PEFT and mostly absent). It knows no frozen weight.
+///
+/// B may be divided into blocks of outputs that have ranks of their own, see OutputBlocks. A
+/// `scale` in the functions below multiplies s for this call.
 template <RealScalar Scalar_>
 class LowRank {
  public:
   using Scalar = Scalar_;
 
   /// One factor is drawn from the generator in storage order (A row by row, B column by column),
-  /// the other is zero.
+  /// the other is zero; see Initialization.
   /// @throws ArgumentError if an option is out of its range
   template <RandomBits Generator>
   LowRank(Index out, Index in, const LoraOptions& options, Generator& generator)
-      : scaling_(static_cast<Scalar>(lora_scaling(validate(options)))),
-        a_(RowMajorMatrix<Scalar>::Zero(options.rank, in)),
-        b_(Matrix<Scalar>::Zero(out, options.rank)),
-        a_gradient_(a_),
-        b_gradient_(b_) {
+      : LowRank(blocks_of(out, validate(options)), in, options, generator) {}
+
+  /// The same for blocks of outputs; enabled_groups of the options are not asked.
+  template <RandomBits Generator>
+  LowRank(OutputBlocks blocks, Index in, const LoraOptions& options, Generator& generator)
+      : LowRank(std::move(blocks), in, static_cast<Scalar>(lora_scaling(validate(options))),
+                options.lora_bias) {
     initialize(options, generator);
   }
 
+  /// From what was trained elsewhere; rank, scaling and bias are its own.
+  /// @throws ShapeError if its shapes do not fit together
+  explicit LowRank(const Factors<Scalar>& trained)
+      : LowRank(OutputBlocks::whole(trained.out_features(), trained.rank()), trained) {}
+
+  /// The same for blocks of outputs, their B one below the other: adapted outputs x block rank.
+  LowRank(OutputBlocks blocks, const Factors<Scalar>& trained)
+      : LowRank(std::move(blocks), trained.in_features(), static_cast<Scalar>(trained.scaling),
+                trained.bias.size() != 0) {
+    set_factors(trained);
+  }
+
+  /// The rows of A.
   Index rank() const { return a_.rows(); }
   Index in_features() const { return a_.cols(); }
-  Index out_features() const { return b_.rows(); }
+  Index out_features() const { return blocks_.out_features(); }
   Scalar scaling() const { return scaling_; }
+  const OutputBlocks& blocks() const { return blocks_; }
+  bool has_bias() const { return bias_.size() != 0; }
 
   /// The down-projection, r x in.
   const RowMajorMatrix<Scalar>& a() const { return a_; }
-  /// The up-projection, out x r.
-  const Matrix<Scalar>& b() const { return b_; }
+  /// The up-projection, out x r; of one block if there are several, its outputs x its ranks.
+  const Matrix<Scalar>& b(std::size_t block = 0) const { return b_[block]; }
+  /// The bias of B, out, or empty.
+  const Vector<Scalar>& bias() const { return bias_; }
   const RowMajorMatrix<Scalar>& a_gradient() const { return a_gradient_; }
-  const Matrix<Scalar>& b_gradient() const { return b_gradient_; }
+  const Matrix<Scalar>& b_gradient(std::size_t block = 0) const { return b_gradient_[block]; }
+
+  /// A copy of what was learnt, the blocks of B one below the other.
+  Factors<Scalar> factors() const {
+    Factors<Scalar> copy{a_, Matrix<Scalar>(blocks_.adapted_outputs(), blocks_.block_rank()),
+                         static_cast<double>(scaling_), bias_};
+    for_each_block([&](std::size_t k, Index row, const OutputBlock& block, Index /*rank*/) {
+      copy.b.middleRows(row, block.size) = b_[k];
+    });
+    return copy;
+  }
+
+  /// Replaces A, B and the bias of B, not the scaling. Nothing changes if a shape is wrong.
+  /// @throws ShapeError
+  void set_factors(const Factors<Scalar>& trained) {
+    require_shape("set_factors", "A", trained.a, rank(), in_features());
+    require_shape("set_factors", "B", trained.b, blocks_.adapted_outputs(), blocks_.block_rank());
+    require_shape("set_factors", "the bias of B", trained.bias, bias_.size(), 1);
+    a_ = trained.a;
+    bias_ = trained.bias;
+    for_each_block([&](std::size_t k, Index row, const OutputBlock& block, Index /*rank*/) {
+      b_[k] = trained.b.middleRows(row, block.size);
+    });
+  }
 
   /// Replaces both factors, as by trained ones from elsewhere. Nothing changes if a shape is wrong.
   /// @param a r x in, @param b out x r
   /// @throws ShapeError
   template <typename DerivedA, typename DerivedB>
   void set_factors(const Eigen::MatrixBase<DerivedA>& a, const Eigen::MatrixBase<DerivedB>& b) {
-    require_shape("set_factors", "A", a, rank(), in_features());
-    require_shape("set_factors", "B", b, out_features(), rank());
-    RowMajorMatrix<Scalar> new_a = a;  // both first: the arguments may be expressions of a(), b()
-    Matrix<Scalar> new_b = b;
-    a_ = std::move(new_a);
-    b_ = std::move(new_b);
+    set_factors(Factors<Scalar>{a, b, 1, bias_});  // copies: a and b may be expressions of a(), b()
   }
 
   /// h = s A x. @param x in x n, @param h r x n
-  void project(ConstMatrixView<Scalar> x, MatrixView<Scalar> h) const {
-    kernels::project<Scalar>(scaling_, a_.transpose(), x, h);
+  void project(ConstMatrixView<Scalar> x, MatrixView<Scalar> h, Scalar scale = Scalar(1)) const {
+    kernels::project<Scalar>(scale * scaling_, a_.transpose(), x, h);
   }
 
-  /// z = s B' dy, dB += dy h', dA += z x'. @param dy out x n, @param h, z r x n, @param x in x n
+  /// y += B h. @param h r x n: s A x, @param y out x n
+  void expand(ConstMatrixView<Scalar> h, MatrixView<Scalar> y) const {
+    for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& block, Index rank) {
+      auto outputs = y.middleRows(block.first, block.size);
+      kernels::expand<Scalar>(b_[k], h.middleRows(rank, blocks_.block_rank()), outputs);
+    });
+  }
+
+  /// y += s b. @param y out x n
+  void add_bias(MatrixView<Scalar> y, Scalar scale = Scalar(1)) const {
+    if (has_bias()) y.colwise() += scale * scaling_ * bias_;
+  }
+
+  /// z = s B' dy, dB += dy h', dA += z x', db += s dy. @param dy out x n, @param h, z r x n,
+  /// @param x in x n
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, ConstMatrixView<Scalar> h,
-                MatrixView<Scalar> z) {
+                MatrixView<Scalar> z, Scalar scale = Scalar(1)) {
+    for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& block, Index rank) {
+      const ConstMatrixView<Scalar> part = dy.middleRows(block.first, block.size);
+      auto z_part = z.middleRows(rank, blocks_.block_rank());
+      kernels::project_and_accumulate<Scalar>(scale * scaling_, b_[k], part,
+                                              h.middleRows(rank, blocks_.block_rank()), z_part,
+                                              b_gradient_[k]);
+    });
     auto a_gradient = a_gradient_.transpose();  // in x r, column-major
-    kernels::project_and_accumulate<Scalar>(scaling_, b_, dy, h, z, b_gradient_);
     kernels::accumulate<Scalar>(x, z, a_gradient);
-  }
-
-  /// W += s B A. @param w out x in
-  template <typename W>
-  void add_to(W& w) const {
-    w.noalias() += scaling_ * b_ * a_;
-  }
-
-  template <typename Visitor>
-  void visit_parameters(Visitor&& visit) {
-    visit(Parameter<Scalar>("lora_A", Role::lora_a, a_, a_gradient_, scaling_));
-    visit(Parameter<Scalar>("lora_B", Role::lora_b, b_, b_gradient_, scaling_));
-  }
-
- private:
-  template <RandomBits Generator>
-  void initialize(const LoraOptions& options, Generator& generator) {
-    const double scale = options.init_scale;
-    const auto rank = static_cast<double>(options.rank);
-    switch (options.initialization) {
-      case Initialization::a_uniform: {
-        const double bound = scale / std::sqrt(static_cast<double>(in_features()));
-        return loraplus::fill_uniform(a_, generator, -bound, bound);
-      }
-      case Initialization::a_gaussian:
-        return loraplus::fill_normal(a_, generator, scale / rank);
-      case Initialization::b_uniform: {
-        const double bound = scale / std::sqrt(rank);
-        return loraplus::fill_uniform(b_, generator, -bound, bound);
+    if (has_bias()) {
+      for (Index sample = 0; sample < dy.cols(); ++sample) {
+        bias_gradient_ += scale * scaling_ * dy.col(sample);
       }
     }
   }
 
-  Scalar scaling_;                     // s
-  RowMajorMatrix<Scalar> a_;           // r x in
-  Matrix<Scalar> b_;                   // out x r
-  RowMajorMatrix<Scalar> a_gradient_;  // r x in
-  Matrix<Scalar> b_gradient_;          // out x r
+  /// dx += A' z. @param z r x n: s B' dy, @param dx in x n
+  void expand_input(ConstMatrixView<Scalar> z, MatrixView<Scalar> dx) const {
+    kernels::expand<Scalar>(a_.transpose(), z, dx);
+  }
+
+  /// W += s B A. @param w out x in
+  template <typename W>
+  void add_to(W& w, Scalar scale = Scalar(1)) const {
+    for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& block, Index rank) {
+      w.middleRows(block.first, block.size).noalias() +=
+          scale * scaling_ * b_[k] * a_.middleRows(rank, blocks_.block_rank());
+    });
+  }
+
+  /// Shows lora_A, lora_B and lora_B.bias, or with several blocks those of each, as pairs of an A
+  /// and a B, lora_A.0, lora_B.0, ...
+  template <typename Visitor>
+  void visit_parameters(Visitor&& visit, Role a_role = Role::lora_a, Role b_role = Role::lora_b) {
+    for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& /*block*/, Index rank) {
+      const Index r = blocks_.block_rank();
+      const std::string number = b_.size() == 1 ? std::string() : std::to_string(k);
+      const QualifiedName inner{number};
+      const auto show = [&](std::string_view part, Role role, auto& value, auto& gradient) {
+        Parameter<Scalar> parameter(part, role, value, gradient, scaling_);
+        if (b_.size() > 1) parameter.name.inner = &inner;
+        visit(parameter);
+      };
+      RowsOfA a_rows(a_.data() + rank * a_.cols(), r, a_.cols());
+      RowsOfA a_gradient_rows(a_gradient_.data() + rank * a_.cols(), r, a_.cols());
+      show("lora_A", a_role, a_rows, a_gradient_rows);
+      show("lora_B", b_role, b_[k], b_gradient_[k]);
+    });
+    if (!has_bias()) return;
+    const QualifiedName inner{"bias"};
+    Parameter<Scalar> parameter("lora_B", Role::bias, bias_, bias_gradient_, scaling_);
+    parameter.name.inner = &inner;
+    visit(parameter);
+  }
+
+  /// Calls use(k, row, block, rank) for block k: its first row in the B of factors(), its outputs,
+  /// its first rank.
+  template <typename Use>
+  void for_each_block(Use&& use) const {
+    Index row = 0, rank = 0;
+    std::size_t k = 0;
+    for (const OutputBlock& block : blocks_.blocks()) {
+      use(k++, row, block, rank);
+      row += block.size;
+      rank += blocks_.block_rank();
+    }
+  }
+
+ private:
+  using RowsOfA = Eigen::Map<RowMajorMatrix<Scalar>>;
+
+  LowRank(OutputBlocks blocks, Index in, Scalar scaling, bool has_bias)
+      : blocks_(std::move(blocks)),
+        scaling_(scaling),
+        a_(RowMajorMatrix<Scalar>::Zero(blocks_.rank(), in)),
+        bias_(Vector<Scalar>::Zero(has_bias ? blocks_.out_features() : 0)),
+        a_gradient_(a_),
+        bias_gradient_(bias_) {
+    for (const OutputBlock& block : blocks_.blocks()) {
+      b_.push_back(Matrix<Scalar>::Zero(block.size, blocks_.block_rank()));
+    }
+    b_gradient_ = b_;
+  }
+
+  static OutputBlocks blocks_of(Index out, const LoraOptions& options) {
+    return options.enabled_groups.empty()
+               ? OutputBlocks::whole(out, options.rank)
+               : OutputBlocks::enabled(out, options.enabled_groups, options.rank);
+  }
+
+  template <RandomBits Generator>
+  void initialize(const LoraOptions& options, Generator& generator) {
+    const double scale = options.init_scale;
+    const double a_bound = scale / std::sqrt(static_cast<double>(in_features()));
+    const double b_bound = scale / std::sqrt(static_cast<double>(blocks_.block_rank()));
+    switch (options.initialization) {
+      case Initialization::a_uniform:
+        return loraplus::fill_uniform(a_, generator, -a_bound, a_bound);
+      case Initialization::a_gaussian:
+        return loraplus::fill_normal(a_, generator, scale / static_cast<double>(options.rank));
+      case Initialization::both_uniform:
+        loraplus::fill_uniform(a_, generator, -a_bound, a_bound);
+        loraplus::fill_uniform(bias_, generator, -b_bound, b_bound);
+        [[fallthrough]];
+      case Initialization::b_uniform:
+        for (Matrix<Scalar>& b : b_) {
+          loraplus::fill_uniform(b, generator, -b_bound, b_bound);
+        }
+    }
+  }
+
+  OutputBlocks blocks_;
+  Scalar scaling_;                          // s
+  RowMajorMatrix<Scalar> a_;                // r x in
+  std::vector<Matrix<Scalar>> b_;           // a block each: outputs x ranks of the block
+  Vector<Scalar> bias_;                     // out, or empty
+  RowMajorMatrix<Scalar> a_gradient_;       // r x in
+  std::vector<Matrix<Scalar>> b_gradient_;  // as b_
+  Vector<Scalar> bias_gradient_;            // as bias_
 };
 
 }  // namespace loraplus

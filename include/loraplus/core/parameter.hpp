@@ -78,6 +78,14 @@ struct Parameter {
   template <typename Plain>
   Parameter(std::string_view part, Role purpose, Eigen::PlainObjectBase<Plain>& values,
             Eigen::PlainObjectBase<Plain>& gradients, Scalar adapter_scaling = Scalar(1))
+      : Parameter(part, purpose, Eigen::Map<Plain>(values.data(), values.rows(), values.cols()),
+                  Eigen::Map<Plain>(gradients.data(), gradients.rows(), gradients.cols()),
+                  adapter_scaling) {}
+
+  /// The same for a contiguous part of a matrix.
+  template <typename Plain>
+  Parameter(std::string_view part, Role purpose, Eigen::Map<Plain> values,
+            Eigen::Map<Plain> gradients, Scalar adapter_scaling = Scalar(1))
       : name{part},
         role(purpose),
         rows(values.rows()),

@@ -56,8 +56,9 @@ class FrozenLinear {
     add_trained_bias(y);
   }
 
-  /// y = W x + b + F h. @param x in x n, @param y out x n, @param f out x r, @param h r x n
-  void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, ConstMatrixView<Scalar> f,
+  /// y = W x + b0 + F h: with the bias of the weight, not the trained one. @param x in x n,
+  /// @param y out x n, @param f out x r, @param h r x n
+  void product(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, ConstMatrixView<Scalar> f,
                ConstMatrixView<Scalar> h) const {
     if constexpr (AddsLowRank<Weight>) {
       weight_.forward(x, y, f, h);
@@ -65,7 +66,6 @@ class FrozenLinear {
       weight_.forward(x, y);
       kernels::expand<Scalar>(f, h, y);
     }
-    add_trained_bias(y);
   }
 
   /// dx = W' dy + F z. @param dy out x n, @param dx in x n, @param f in x r, @param z r x n

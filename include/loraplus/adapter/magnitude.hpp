@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <loraplus/adapter/low_rank.hpp>
+#include <loraplus/frozen/row_norms.hpp>
+#include <memory>
+
+namespace loraplus {
+
+/// The magnitude m of a weight-decomposed adapter (Liu et al., "DoRA", 2024, equation 5):
+///
+///     y = f (W + s B A) x + b0,   f = m / n,   n = |W + s B A| row by row
+///
+/// n is a constant to the gradients (section 4.3 there). W + s B A is never formed:
+///
+///     n^2 = |W|^2 + 2 s rowsum((W A') * B) + s^2 rowsum((B (A A')) * B)
+///
+/// Before training m = n, so f = 1. A row of norm zero has no direction: its f is 0, where PEFT's
+/// is NaN.
+template <RealScalar Scalar_>
+class Magnitude {
+ public:
+  using Scalar = Scalar_;
+
+  /// What a pass keeps, and scratch; one for each thread.
+  struct Cache {
+    Matrix<Scalar> direction;  // out x largest batch: v = (W + s B A) x + b0
+    Matrix<Scalar> gradient;   // out x largest batch: f dy
+    Vector<Scalar> norm;       // out: n
+    Vector<Scalar> factor;     // out: f
+    Matrix<Scalar> wa;         // out x r: W A'
+    Matrix<Scalar> gram;       // r x r: s^2 A A'
+    Vector<double> squares;    // out: n^2
+    // What `norm` was computed from: an unchanged adapter keeps it.
+    std::shared_ptr<const void> rows;
+    RowMajorMatrix<Scalar> a;
+    std::vector<Matrix<Scalar>> b;
+    Scalar scaling = 0;
+  };
+
+  /// m = |W + s B A|. Reads W once.
+  template <FrozenWeight Frozen>
+  Magnitude(const Frozen& weight, const LowRank<Scalar>& factors)
+      : rows_(std::make_shared<const Rows>(
+            Rows{loraplus::squared_row_norms(weight), loraplus::bias_of(weight)})) {
+    Cache cache = make_cache(factors, 0);
+    update_norm(weight, factors, factors.scaling(), cache);
+    m_ = cache.norm;
+    gradient_ = Vector<Scalar>::Zero(m_.size());
+  }
+
+  /// m, out coefficients.
+  const Vector<Scalar>& values() const { return m_; }
+  const Vector<Scalar>& gradient() const { return gradient_; }
+
+  /// @param m out @throws ShapeError
+  void set_values(const Vector<Scalar>& m) {
+    require_shape("Magnitude::set_values", "m", m, m_.size(), 1);
+    m_ = m;
+  }
+
+  Cache make_cache(const LowRank<Scalar>& factors, Index largest_batch) const {
+    const Index out = factors.out_features(), rank = factors.rank();
+    Cache cache;
+    cache.direction.resize(out, largest_batch);
+    cache.gradient.resize(out, largest_batch);
+    cache.norm.setZero(out);
+    cache.squares.setZero(out);
+    cache.factor.setZero(out);
+    cache.wa.resize(out, rank);
+    cache.gram.resize(rank, rank);
+    cache.a.setZero(rank, factors.in_features());
+    factors.for_each_block([&](std::size_t k, Index, const OutputBlock&, Index) {
+      cache.b.push_back(Matrix<Scalar>::Zero(factors.b(k).rows(), factors.b(k).cols()));
+    });
+    return cache;
+  }
+
+  /// n and f for the factors as they are, their scaling multiplied by `scale`.
+  template <FrozenWeight Frozen>
+  void refresh(const Frozen& weight, const LowRank<Scalar>& factors, Scalar scale,
+               Cache& cache) const {
+    const Scalar scaling = scale * factors.scaling();
+    if (!is_current(factors, scaling, cache)) update_norm(weight, factors, scaling, cache);
+    cache.factor = (cache.norm.array() == 0).select(Scalar(0), m_.cwiseQuotient(cache.norm));
+  }
+
+  /// y = f (v - b0) + b0. @param v, y out x n, may be the same memory
+  void scale(ConstMatrixView<Scalar> v, MatrixView<Scalar> y, const Cache& cache) const {
+    const Vector<Scalar>& b0 = rows_->bias;
+    for (Index sample = 0; sample < v.cols(); ++sample) {
+      y.col(sample) = cache.factor.cwiseProduct(v.col(sample) - b0) + b0;
+    }
+  }
+
+  /// y += (f - 1) (v - b0): what the scaling adds. @param v, y out x n
+  void add_scaled(ConstMatrixView<Scalar> v, MatrixView<Scalar> y, const Cache& cache) const {
+    for (Index sample = 0; sample < v.cols(); ++sample) {
+      y.col(sample).array() += (cache.factor.array() - 1) * (v.col(sample) - rows_->bias).array();
+    }
+  }
+
+  /// g = f dy, and dm += rowsum(dy (v - b0)) / n. @param dy, v, g out x n; dy and g may be the same
+  void backward(ConstMatrixView<Scalar> dy, ConstMatrixView<Scalar> v, MatrixView<Scalar> g,
+                const Cache& cache) {
+    for (Index sample = 0; sample < dy.cols(); ++sample) {
+      gradient_.array() +=
+          (cache.norm.array() == 0)
+              .select(Scalar(0), dy.col(sample).array() * (v.col(sample) - rows_->bias).array() /
+                                     cache.norm.array());
+      g.col(sample) = cache.factor.cwiseProduct(dy.col(sample));
+    }
+  }
+
+  /// w = f w row by row. @param direction out x in: W + s B A, whose norms n are
+  template <typename W>
+  void scale_rows(const Matrix<Scalar>& direction, W& w) const {
+    for (Index row = 0; row < w.rows(); ++row) {
+      const auto norm = static_cast<Scalar>(direction.row(row).template cast<double>().norm());
+      w.row(row) *= norm == 0 ? Scalar(0) : m_(row) / norm;
+    }
+  }
+
+  template <typename Visitor>
+  void visit_parameters(Visitor&& visit) {
+    visit(Parameter<Scalar>("lora_magnitude_vector", Role::magnitude, m_, gradient_));
+  }
+
+ private:
+  /// Of the frozen weight; shared by copies.
+  struct Rows {
+    Vector<double> squared_norms;  // out
+    Vector<Scalar> bias;           // out: b0
+  };
+
+  bool is_current(const LowRank<Scalar>& factors, Scalar scaling, const Cache& cache) const {
+    if (cache.rows != rows_ || scaling != cache.scaling || cache.a != factors.a()) return false;
+    for (std::size_t k = 0; k < cache.b.size(); ++k) {
+      if (cache.b[k] != factors.b(k)) return false;
+    }
+    return true;
+  }
+
+  /// `wa` becomes 2 s W A' + s^2 B (A A') on its way.
+  template <FrozenWeight Frozen>
+  void update_norm(const Frozen& weight, const LowRank<Scalar>& factors, Scalar scaling,
+                   Cache& cache) const {
+    weight.forward(factors.a().transpose(), cache.wa);
+    cache.wa = 2 * scaling * (cache.wa.colwise() - rows_->bias);
+    update_gram(factors.a(), static_cast<double>(scaling), cache.gram);
+    cache.squares = rows_->squared_norms;
+    const Index r = factors.blocks().block_rank();
+    factors.for_each_block([&](std::size_t k, Index, const OutputBlock& block, Index rank) {
+      const Matrix<Scalar>& b = factors.b(k);                      // size x r
+      auto wa = cache.wa.block(block.first, rank, block.size, r);  // size x r
+      kernels::expand<Scalar>(b, cache.gram.block(rank, rank, r, r), wa);
+      for (Index j = 0; j < r; ++j) {
+        cache.squares.segment(block.first, block.size) +=
+            wa.col(j).template cast<double>().cwiseProduct(b.col(j).template cast<double>());
+      }
+      cache.b[k] = b;
+    });
+    // What rounding has made negative is zero; NaN stays NaN.
+    cache.norm =
+        (cache.squares.array() < 0).select(0.0, cache.squares.cwiseSqrt()).template cast<Scalar>();
+    cache.a = factors.a();
+    cache.scaling = scaling;
+    cache.rows = rows_;
+  }
+
+  /// gram = s^2 A A'
+  static void update_gram(const RowMajorMatrix<Scalar>& a, double s, Matrix<Scalar>& gram) {
+    for (Index i = 0; i < a.rows(); ++i) {
+      for (Index j = 0; j <= i; ++j) {
+        gram(i, j) = static_cast<Scalar>(
+            s * s * a.row(i).template cast<double>().dot(a.row(j).template cast<double>()));
+        gram(j, i) = gram(i, j);
+      }
+    }
+  }
+
+  std::shared_ptr<const Rows> rows_;
+  Vector<Scalar> m_;         // out
+  Vector<Scalar> gradient_;  // out
+};
+
+}  // namespace loraplus
