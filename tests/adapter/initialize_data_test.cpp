@@ -3,6 +3,7 @@
 
 #include "support/catch.hpp"
 #include "support/errors.hpp"
+#include "support/initialize_example.hpp"
 #include "support/matrices.hpp"
 
 using loraplus::ArgumentError;
@@ -128,6 +129,37 @@ TEST_CASE("what CorDA leaves is smallest for its inputs (ipm), or largest (kpm)"
       CHECK((residual(w, kpm) * c).norm() == Approx(s.head(7 - rank).norm()).epsilon(1e-9));
     }
   }
+}
+
+TEST_CASE("golden factors of PEFT 0.21: \"corda\", r = 2, alpha = 4, one batch") {
+  const auto w = test::example_weight();
+  CordaStatistics statistics(3, CordaNormalization::batches);
+  statistics.add(test::example_inputs());
+  const auto ipm = corda(w, statistics, 2, 2);
+  const Matrix<double> ipm_a{{0.5773274, 1.1874635, 0.4628814}, {1.1688199, 0.6146531, 1.7102495}};
+  const Matrix<double> ipm_b{{0.9062257, 0.7254269},
+                             {1.2934285, 0.3914786},
+                             {1.5810035, 0.5246842},
+                             {0.3242647, 1.0307076}};
+  CHECK(test::relative_distance(ipm.a.cwiseAbs(), ipm_a) < 1e-5);
+  CHECK(test::relative_distance(ipm.b.cwiseAbs(), ipm_b) < 1e-5);
+  const auto kpm = corda(w, statistics, 2, 2, CordaMethod::kpm);
+  const Matrix<double> kpm_a{{1.1688199, 0.6146531, 1.7102495}, {1.349133, 1.3519363, 2.8341622}};
+  const Matrix<double> kpm_base{{1.0463765, 2.1522219, 0.8389483},
+                                {1.4934633, 3.0717988, 1.1974084},
+                                {1.8255136, 3.7547669, 1.4636356},
+                                {0.374414, 0.7701046, 0.3001924}};
+  CHECK(test::relative_distance(kpm.a.cwiseAbs(), kpm_a) < 1e-5);
+  CHECK(test::relative_distance(residual(w, kpm), kpm_base) < 1e-5);
+}
+
+TEST_CASE("golden factors of PEFT 0.21: \"lora_ga\", r = 1, alpha = 2, stable") {
+  const Matrix<double> gradient{{1, 2, 0}, {0, 3, 1}, {-2, 0, 1}, {1, 0, 4}};
+  const auto factors = lora_ga(test::example_weight(), gradient, 1, 2);
+  const Matrix<double> b{{0.6686592}, {0.7630497}, {0.2652169}, {0.6058721}};
+  CHECK(test::relative_distance(factors.a.cwiseAbs(),
+                                RowMajorMatrix<double>{{0.1891097, 0.4362118, 0.8797481}}) < 1e-5);
+  CHECK(test::relative_distance(factors.b.cwiseAbs(), b) < 1e-5);
 }
 
 TEST_CASE("the two kinds of CorDA take the weight apart") {

@@ -3,6 +3,7 @@
 
 #include "support/catch.hpp"
 #include "support/errors.hpp"
+#include "support/initialize_example.hpp"
 #include "support/matrices.hpp"
 
 using loraplus::ArgumentError;
@@ -86,6 +87,18 @@ TEMPLATE_TEST_CASE("the rows of EVA's A are orthonormal", "", float, double) {
           (sizeof(TestType) == 4 ? 1e-6 : 1e-13));
     CHECK(factors.b.isZero(0));
   }
+}
+
+TEST_CASE("golden components of the incremental PCA of PEFT 0.21, signs included") {
+  const auto components = principal_components(seen(test::example_inputs()), 3);
+  const Matrix<double> directions{{0.8608899, 0.5017707, -0.0842303},
+                                  {-0.2893963, 0.6190723, 0.730068},
+                                  {0.4184713, -0.6041324, 0.6781636}};
+  CHECK(test::relative_distance(components.directions, directions) < 1e-6);
+  CHECK(test::relative_distance(components.singular_values,
+                                Vector<double>(Eigen::Vector3d(3.3254, 1.9701, 1.1448))) < 1e-4);
+  CHECK(test::relative_distance(components.explained_variance_ratio,
+                                Vector<double>(Eigen::Vector3d(0.6805, 0.2389, 0.0806))) < 1e-4);
 }
 
 TEST_CASE("EVA finds the subspace in which inputs lie") {

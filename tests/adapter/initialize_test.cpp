@@ -4,6 +4,7 @@
 
 #include "support/catch.hpp"
 #include "support/errors.hpp"
+#include "support/initialize_example.hpp"
 #include "support/matrices.hpp"
 
 using loraplus::ArgumentError;
@@ -51,17 +52,6 @@ void require_same_output(const W& w, const Factors<Scalar>& factors) {
       base * x + static_cast<Scalar>(factors.scaling) * factors.b * (factors.a * x);
   CHECK(test::relative_distance(output, w * x) < (sizeof(Scalar) == 4 ? 1e-6 : 1e-14));
   CHECK(test::relative_distance(base, w) > 1e-3);
-}
-
-/// The example whose golden numbers come from PEFT: out = 4, in = 3.
-template <typename Scalar>
-Matrix<Scalar> golden_weight() {
-  Matrix<Scalar> w(4, 3);
-  w << 4, 0, 1,  //
-      2, 3, -1,  //
-      0, 5, 2,   //
-      -1, 1, 6;
-  return w;
 }
 
 const std::vector<std::pair<Index, Index>> weight_shapes{{24, 40}, {40, 24}, {9, 9}, {1, 5}};
@@ -157,6 +147,31 @@ TEST_CASE("randomised PiSSA of a weight of low rank needs no iteration") {
   const auto found = pissa(w, 3, 1, 0, generator);
   CHECK(test::relative_distance(delta_of(found), w) < 1e-12);
   CHECK(test::same_bits(found.a, pissa(w, 3, 1, 0, same).a));
+}
+
+TEST_CASE("golden factors of PEFT 0.21: \"pissa\" and \"olora\", r = 2, alpha = 4") {
+  const auto w = test::example_weight();
+  const auto of_pissa = pissa(w, 2, 2);
+  const Matrix<double> pissa_a{{0.0086041, 1.1531943, 1.5080962},
+                               {0.9762883, 1.0604663, 0.8053355}};
+  const Matrix<double> pissa_b{
+      {0.2044344, 0.568504}, {0.2683302, 1.089265}, {1.2182944, 0.6770475}, {1.4164214, 0.8707492}};
+  const Matrix<double> pissa_base{{2.8934703, -1.6772639, 1.2990595},
+                                  {-0.1222558, 0.0708687, -0.054888},
+                                  {-1.3010223, 0.7541676, -0.5841098},
+                                  {0.7245786, -0.4200178, 0.3253098}};
+  CHECK(test::relative_distance(of_pissa.a.cwiseAbs(), pissa_a) < 1e-6);  // but for the signs
+  CHECK(test::relative_distance(of_pissa.b.cwiseAbs(), pissa_b) < 1e-6);
+  CHECK(test::relative_distance(residual(w, of_pissa), pissa_base) < 1e-6);
+  const auto of_olora = olora(w, 2, 2);
+  const Matrix<double> olora_a{{-4.5825758, -1.0910894, 0.8728715}, {0, -5.8145957, -2.3995442}};
+  const Matrix<double> olora_b{
+      {-0.8728715, 0.1637914}, {-0.4364358, -0.4340473}, {0, -0.859905}, {0.2182179, -0.2129288}};
+  const Matrix<double> olora_base{
+      {-4, 0, 3.309859}, {-2, -3, -2.3211265}, {0, -5, -2.12676}, {1, -1, 4.5971832}};
+  CHECK(test::relative_distance(of_olora.a, olora_a) < 1e-6);
+  CHECK(test::relative_distance(of_olora.b, olora_b) < 1e-6);
+  CHECK(test::relative_distance(residual(w, of_olora), olora_base) < 1e-6);
 }
 
 TEST_CASE("OLoRA by hand: Householder's signs") {
