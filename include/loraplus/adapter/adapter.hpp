@@ -145,20 +145,24 @@ class Adapter {
     dx += cache.mask.leftCols(dx.cols()).cwiseProduct(through);
   }
 
-  /// w = w + s B A, and with DoRA w = f w thereafter. The norms are those of the frozen weight with
-  /// this adapter alone, whatever others are in w. @param w0 out x in: W, @param w out x in
-  template <typename W>
-  void merge_into(const Matrix<Scalar>& w0, W& w, Scalar scale = Scalar(1)) const {
+  /// w = w + s B A and extra = extra + s b, and with DoRA both times f thereafter. The norms are
+  /// those of the frozen weight with this adapter alone, whatever others are in w.
+  /// @param w0 out x in: W, @param w out x in, @param extra out: what the bias is more than b0
+  void merge_into(const Matrix<Scalar>& w0, Matrix<Scalar>& w, Vector<Scalar>& extra,
+                  Scalar scale = Scalar(1)) const {
     factors_.add_to(w, scale);
+    factors_.add_bias(extra, scale);
     if (!magnitude_) return;
     Matrix<Scalar> direction = w0;
     factors_.add_to(direction, scale);
-    magnitude_->scale_rows(direction, w);
+    const Vector<Scalar> f = magnitude_->factor_of(direction);
+    w = f.asDiagonal() * w;
+    extra = f.cwiseProduct(extra);
   }
 
   template <typename Visitor>
-  void visit_parameters(Visitor&& visit) {
-    factors_.visit_parameters(visit);
+  void visit_parameters(Visitor&& visit, const FactorNames& names = {}) {
+    factors_.visit_parameters(visit, names);
     if (magnitude_) magnitude_->visit_parameters(visit);
   }
 

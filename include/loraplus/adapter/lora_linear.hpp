@@ -202,7 +202,8 @@ class LoraLinear {
   Matrix<Scalar> merged_weight() const requires DenseWeight<Frozen> {
     const Matrix<Scalar> w0 = loraplus::to_matrix(weight());
     Matrix<Scalar> w = w0;
-    adapter_.merge_into(w0, w);
+    Vector<Scalar> extra = Vector<Scalar>::Zero(out_features());
+    adapter_.merge_into(w0, w, extra);
     if (!w.allFinite()) throw NonFiniteError("LoraLinear: the merged weight is not finite");
     return w;
   }
@@ -213,7 +214,7 @@ class LoraLinear {
     Vector<Scalar> merged = bias();
     if (!factors().has_bias()) return merged;
     if (merged.size() == 0) merged.setZero(out_features());
-    merged += scaling() * factors().bias();
+    factors().add_bias(merged);
     if (!merged.allFinite()) throw NonFiniteError("LoraLinear: the merged bias is not finite");
     return merged;
   }

@@ -8,9 +8,18 @@
 #include <loraplus/core/random.hpp>
 #include <loraplus/kernels/affine.hpp>
 #include <loraplus/kernels/low_rank.hpp>
+#include <span>
 #include <utility>
 
 namespace loraplus {
+
+/// By which names and roles a layer shows the factors of its adapter.
+struct FactorNames {
+  std::string_view a = "lora_A";
+  std::string_view b = "lora_B";
+  Role a_role = Role::lora_a;
+  Role b_role = Role::lora_b;
+};
 
 /// The trainable part of an adapter: s (B A x + b) with its gradients (Hu et al., "LoRA", equation
 /// 3; b is lora_bias of PEFT and mostly absent). It knows no frozen weight.
@@ -115,23 +124,30 @@ class LowRank {
     if (has_bias()) y.colwise() += scale * scaling_ * bias_;
   }
 
+  /// The same for tokens, whose x has a single 1 each, in the row of the token.
+  /// @param tokens n of them, each a column of A
+  void project(std::span<const Index> tokens, MatrixView<Scalar> h,
+               Scalar scale = Scalar(1)) const {
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      h.col(static_cast<Index>(i)) = scale * scaling_ * a_.col(tokens[i]);
+    }
+  }
+
   /// z = s B' dy, dB += dy h', dA += z x', db += s dy. @param dy out x n, @param h, z r x n,
   /// @param x in x n
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, ConstMatrixView<Scalar> h,
                 MatrixView<Scalar> z, Scalar scale = Scalar(1)) {
-    for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& block, Index rank) {
-      const ConstMatrixView<Scalar> part = dy.middleRows(block.first, block.size);
-      auto z_part = z.middleRows(rank, blocks_.block_rank());
-      kernels::project_and_accumulate<Scalar>(scale * scaling_, b_[k], part,
-                                              h.middleRows(rank, blocks_.block_rank()), z_part,
-                                              b_gradient_[k]);
-    });
+    backward_outputs(dy, h, z, scale);
     auto a_gradient = a_gradient_.transpose();  // in x r, column-major
     kernels::accumulate<Scalar>(x, z, a_gradient);
-    if (has_bias()) {
-      for (Index sample = 0; sample < dy.cols(); ++sample) {
-        bias_gradient_ += scale * scaling_ * dy.col(sample);
-      }
+  }
+
+  /// The same for tokens.
+  void backward(std::span<const Index> tokens, ConstMatrixView<Scalar> dy,
+                ConstMatrixView<Scalar> h, MatrixView<Scalar> z, Scalar scale = Scalar(1)) {
+    backward_outputs(dy, h, z, scale);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      a_gradient_.col(tokens[i]) += z.col(static_cast<Index>(i));
     }
   }
 
@@ -149,27 +165,26 @@ class LowRank {
     });
   }
 
-  /// Shows lora_A, lora_B and lora_B.bias, or with several blocks those of each, as pairs of an A
-  /// and a B, lora_A.0, lora_B.0, ...
+  /// Shows A, B and the bias of B under names and roles of the layer; with several blocks those of
+  /// each, as pairs of an A and a B, lora_A.0, lora_B.0, ...
   template <typename Visitor>
-  void visit_parameters(Visitor&& visit, Role a_role = Role::lora_a, Role b_role = Role::lora_b) {
+  void visit_parameters(Visitor&& visit, const FactorNames& names = {}) {
     for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& /*block*/, Index rank) {
       const Index r = blocks_.block_rank();
       const std::string number = b_.size() == 1 ? std::string() : std::to_string(k);
       const QualifiedName inner{number};
-      const auto show = [&](std::string_view part, Role role, auto& value, auto& gradient) {
-        Parameter<Scalar> parameter(part, role, value, gradient, scaling_);
+      const auto show = [&](Parameter<Scalar> parameter) {
         if (b_.size() > 1) parameter.name.inner = &inner;
         visit(parameter);
       };
-      RowsOfA a_rows(a_.data() + rank * a_.cols(), r, a_.cols());
-      RowsOfA a_gradient_rows(a_gradient_.data() + rank * a_.cols(), r, a_.cols());
-      show("lora_A", a_role, a_rows, a_gradient_rows);
-      show("lora_B", b_role, b_[k], b_gradient_[k]);
+      const Index first = rank * a_.cols();
+      show(Parameter<Scalar>(names.a, names.a_role, RowsOfA(a_.data() + first, r, a_.cols()),
+                             RowsOfA(a_gradient_.data() + first, r, a_.cols()), scaling_));
+      show(Parameter<Scalar>(names.b, names.b_role, b_[k], b_gradient_[k], scaling_));
     });
     if (!has_bias()) return;
     const QualifiedName inner{"bias"};
-    Parameter<Scalar> parameter("lora_B", Role::bias, bias_, bias_gradient_, scaling_);
+    Parameter<Scalar> parameter(names.b, Role::bias, bias_, bias_gradient_, scaling_);
     parameter.name.inner = &inner;
     visit(parameter);
   }
@@ -207,6 +222,21 @@ class LowRank {
     return options.enabled_groups.empty()
                ? OutputBlocks::whole(out, options.rank)
                : OutputBlocks::enabled(out, options.enabled_groups, options.rank);
+  }
+
+  /// z = s B' dy, dB += dy h', db += s dy.
+  void backward_outputs(ConstMatrixView<Scalar> dy, ConstMatrixView<Scalar> h, MatrixView<Scalar> z,
+                        Scalar scale) {
+    for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& block, Index rank) {
+      const Index r = blocks_.block_rank();
+      auto z_part = z.middleRows(rank, r);
+      kernels::project_and_accumulate<Scalar>(scale * scaling_, b_[k],
+                                              dy.middleRows(block.first, block.size),
+                                              h.middleRows(rank, r), z_part, b_gradient_[k]);
+    });
+    for (Index sample = 0; has_bias() && sample < dy.cols(); ++sample) {
+      bias_gradient_ += scale * scaling_ * dy.col(sample);
+    }
   }
 
   template <RandomBits Generator>

@@ -112,13 +112,11 @@ class Magnitude {
     }
   }
 
-  /// w = f w row by row. @param direction out x in: W + s B A, whose norms n are
-  template <typename W>
-  void scale_rows(const Matrix<Scalar>& direction, W& w) const {
-    for (Index row = 0; row < w.rows(); ++row) {
-      const auto norm = static_cast<Scalar>(direction.row(row).template cast<double>().norm());
-      w.row(row) *= norm == 0 ? Scalar(0) : m_(row) / norm;
-    }
+  /// f, out coefficients. @param direction out x in: W + s B A, whose norms are n
+  Vector<Scalar> factor_of(const Matrix<Scalar>& direction) const {
+    const Vector<Scalar> norm =
+        direction.template cast<double>().rowwise().norm().template cast<Scalar>();
+    return (norm.array() == 0).select(Scalar(0), m_.cwiseQuotient(norm));
   }
 
   template <typename Visitor>

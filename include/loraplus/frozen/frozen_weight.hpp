@@ -19,6 +19,7 @@
 
 #include <concepts>
 #include <loraplus/core/matrix.hpp>
+#include <span>
 
 namespace loraplus {
 
@@ -67,6 +68,14 @@ concept MergesLowRank = FrozenWeight<W> &&
   weight.merge(s, read, read, merged);
   merged.forward(read, written);
   merged.backward(read, written);
+};
+
+/// A frozen weight that is an embedding of in_features() tokens in out_features() dimensions:
+/// lookup(tokens, y) writes the columns of W of these tokens, out x tokens.
+template <typename W>
+concept LookupWeight = FrozenWeight<W> && requires(const W& weight, std::span<const Index> tokens,
+                                                   MatrixView<typename W::Scalar> written) {
+  weight.lookup(tokens, written);
 };
 
 /// W as a matrix of its own, out x in.

@@ -40,6 +40,11 @@ class SharedWeight {
   /// The shared matrix, out x in.
   const Matrix<Scalar>& weight() const { return data_->w; }
 
+  /// y = the columns of W of these tokens, with the bias. @param y out x tokens
+  void lookup(std::span<const Index> tokens, MatrixView<Scalar> y) const {
+    kernels::lookup<Scalar>(data_->w, bias(), tokens, y);
+  }
+
   /// w = W. @param w out x in
   /// @throws ShapeError
   void copy_to(MatrixView<Scalar> w) const {

@@ -55,6 +55,11 @@ class WeightView {
     kernels::affine_backward<Scalar>(weight(), dy, dx);
   }
 
+  /// y = the columns of W of these tokens, with the bias. @param y out x tokens
+  void lookup(std::span<const Index> tokens, MatrixView<Scalar> y) const {
+    kernels::lookup<Scalar>(weight(), bias(), tokens, y);
+  }
+
   /// w = W. @param w out x in
   /// @throws ShapeError
   void copy_to(MatrixView<Scalar> w) const {

@@ -6,6 +6,7 @@
 
 #include <loraplus/kernels/product.hpp>
 #include <loraplus/kernels/transposed_product.hpp>
+#include <span>
 
 namespace loraplus::kernels {
 
@@ -51,6 +52,17 @@ void affine_backward(const Weight& w, ConstMatrixView<Scalar> dy, MatrixView<Sca
   } else {
     detail::multiply_rows<Scalar>(w, none, dy, dx);
   }
+}
+
+/// y = the columns of W of these tokens + b: W x + b where each x has a single 1.
+/// @param w out x in, @param b out, or empty, @param tokens in [0, in), @param y out x tokens
+template <RealScalar Scalar, typename Weight>
+void lookup(const Weight& w, ConstVectorView<Scalar> b, std::span<const Index> tokens,
+            MatrixView<Scalar> y) {
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    y.col(static_cast<Index>(i)) = w.col(tokens[i]);
+  }
+  if (b.size() != 0) y.colwise() += b;
 }
 
 /// db += the sum of the columns of dy.

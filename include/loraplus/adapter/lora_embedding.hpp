@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <loraplus/adapter/adapter.hpp>
+#include <loraplus/frozen/shared_weight.hpp>
+
+namespace loraplus {
+
+/// A frozen embedding with a low-rank adapter: for a token t
+///
+///     y = W[:, t] + s B A[:, t]
+///
+/// W is dim x vocabulary, a column a token: in memory what PyTorch has as vocabulary x dim. As in
+/// PEFT the adapter starts with A = 0 and B ~ N(0, 1) (both ~ N(0, 1) for both_uniform), and its
+/// factors are of Role::embedding, for which LoRA+ has a learning rate of its own.
+template <LookupWeight Frozen>
+class LoraEmbedding {
+ public:
+  using Scalar = typename Frozen::Scalar;
+
+  /// What a forward pass keeps for the backward pass, and scratch; one for each thread.
+  struct Cache {
+    typename Adapter<Scalar>::Cache adapter;
+    Index samples = -1;  // of the last forward pass through the adapter
+  };
+
+  /// @throws ArgumentError if an option is out of its range, or is dropout, lora_bias or a
+  /// BiasMode, which an embedding does not have
+  template <RandomBits Generator>
+  LoraEmbedding(Frozen weight, const LoraOptions& options, Generator& generator)
+      : weight_(std::move(weight)),
+        adapter_(weight_, LowRank<Scalar>(drawn(weight_, checked(options), generator)), options) {}
+
+  /// With factors from elsewhere. @param options of which dora is asked
+  /// @throws as above, ShapeError if the factors do not fit
+  LoraEmbedding(Frozen weight, const Factors<Scalar>& factors, const LoraOptions& options = {})
+      : weight_(std::move(weight)), adapter_(weight_, LowRank<Scalar>(factors), checked(options)) {}
+
+  Index vocabulary() const { return weight_.in_features(); }
+  Index out_features() const { return weight_.out_features(); }
+  Index rank() const { return adapter_.rank(); }
+  Scalar scaling() const { return factors().scaling(); }
+  const Frozen& weight() const { return weight_; }
+  const LowRank<Scalar>& factors() const { return adapter_.factors(); }
+  /// The magnitude of DoRA, one for each dimension, or null.
+  const Magnitude<Scalar>* magnitude() const { return adapter_.magnitude(); }
+
+  /// Replaces A and B, not the scaling. @throws ShapeError, StateError if the layer is merged
+  void set_factors(const Factors<Scalar>& trained) {
+    require_unmerged("set_factors");
+    adapter_.factors().set_factors(trained);
+  }
+  /// @param m out @throws ShapeError, StateError if the layer is merged or has no DoRA
+  void set_magnitude(const Vector<Scalar>& m) {
+    require_unmerged("set_magnitude");
+    if (magnitude() == nullptr) throw StateError("LoraEmbedding: there is no DoRA");
+    adapter_.magnitude()->set_values(m);
+  }
+
+  /// A disabled adapter leaves the frozen embedding.
+  void set_enabled(bool enabled) { enabled_ = enabled; }
+  bool enabled() const { return enabled_; }
+
+  Cache make_cache(Index largest_batch) const { return {adapter_.make_cache(largest_batch)}; }
+
+  /// @param tokens n of them, @param y out x n
+  /// @throws ArgumentError that names a token that is not in the vocabulary, ShapeError
+  void forward(std::span<const Index> tokens, MatrixView<Scalar> y, Cache& cache) const {
+    const auto n = static_cast<Index>(tokens.size());
+    require_shape("LoraEmbedding::forward", "y", y, out_features(), n);
+    require_tokens(tokens);
+    cache.samples = -1;
+    if (!enabled_) return weight_.lookup(tokens, y);
+    if (merged()) return merged_->lookup(tokens, y);
+    if (!adapter_.fits(cache.adapter)) {
+      throw StateError("LoraEmbedding: the cache was made for another layer");
+    }
+    require_batch_fits("LoraEmbedding::forward", n, cache.adapter.h.cols());
+    weight_.lookup(tokens, y);
+    auto h = cache.adapter.h.leftCols(n);  // r x n
+    factors().project(tokens, h);
+    adapter_.add(weight_, y, Scalar(1), cache.adapter);
+    cache.samples = n;
+  }
+
+  /// Adds the gradients of A, B and m. @param tokens those of the forward pass, @param dy out x n
+  /// @throws ShapeError, StateError if the layer is merged or n is not that of the forward pass
+  void backward(std::span<const Index> tokens, ConstMatrixView<Scalar> dy, Cache& cache) {
+    const auto n = static_cast<Index>(tokens.size());
+    require_shape("LoraEmbedding::backward", "dy", dy, out_features(), n);
+    require_tokens(tokens);
+    if (!enabled_) return;
+    require_unmerged("backward");
+    if (cache.samples != n) {
+      throw StateError("LoraEmbedding::backward: " + std::to_string(n) +
+                       " tokens do not follow a forward pass of as many with this cache");
+    }
+    const ConstMatrixView<Scalar> g = adapter_.backward_magnitude(dy, cache.adapter);
+    auto z = cache.adapter.z.leftCols(n);  // r x n
+    adapter_.factors().backward(tokens, g, cache.adapter.h.leftCols(n), z);
+  }
+
+  /// W + s B A, out x vocabulary, its rows scaled with DoRA. @throws NonFiniteError
+  Matrix<Scalar> merged_weight() const requires DenseWeight<Frozen> {
+    const Matrix<Scalar> w0 = loraplus::to_matrix(weight_);
+    Matrix<Scalar> w = w0;
+    Vector<Scalar> extra = Vector<Scalar>::Zero(out_features());
+    adapter_.merge_into(w0, w, extra);
+    if (!w.allFinite()) throw NonFiniteError("LoraEmbedding: the merged weight is not finite");
+    return w;
+  }
+
+  /// From here on `forward` is a lookup in W + s B A. The frozen weight is left as it is.
+  /// @throws NonFiniteError if it is not finite; nothing is changed then
+  void merge() requires DenseWeight<Frozen> {
+    if (!merged()) merged_.emplace(merged_weight());
+  }
+  void unmerge() { merged_.reset(); }
+  bool merged() const { return merged_.has_value(); }
+
+  /// Shows lora_embedding_A, lora_embedding_B. @throws StateError if the layer is merged
+  template <typename Visitor>
+  void visit_parameters(Visitor&& visit) {
+    require_unmerged("visit_parameters");
+    adapter_.visit_parameters(
+        visit, {"lora_embedding_A", "lora_embedding_B", Role::embedding, Role::embedding});
+  }
+
+ private:
+  static const LoraOptions& checked(const LoraOptions& options) {
+    const auto refuse = [](bool asked, const char* what) {
+      if (asked) throw ArgumentError(std::string("LoraEmbedding: an embedding has no ") + what);
+    };
+    refuse(options.dropout > 0, "dropout: its inputs are tokens");
+    refuse(options.lora_bias, "lora_bias");
+    refuse(options.bias != BiasMode::none, "bias to train");
+    refuse(!options.enabled_groups.empty(), "groups of outputs");
+    return validate(options);
+  }
+
+  template <RandomBits Generator>
+  static Factors<Scalar> drawn(const Frozen& weight, const LoraOptions& options,
+                               Generator& generator) {
+    Factors<Scalar> made{RowMajorMatrix<Scalar>::Zero(options.rank, weight.in_features()),
+                         Matrix<Scalar>(weight.out_features(), options.rank),
+                         lora_scaling(options)};
+    if (options.initialization == Initialization::both_uniform) {
+      loraplus::fill_normal(made.a, generator, options.init_scale);
+    }
+    loraplus::fill_normal(made.b, generator, options.init_scale);
+    return made;
+  }
+
+  void require_tokens(std::span<const Index> tokens) const {
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      if (tokens[i] >= 0 && tokens[i] < vocabulary()) continue;
+      throw ArgumentError("LoraEmbedding: token " + std::to_string(i) + " is " +
+                          std::to_string(tokens[i]) + ", the vocabulary has " +
+                          std::to_string(vocabulary()));
+    }
+  }
+
+  void require_unmerged(const char* what) const {
+    if (merged()) {
+      throw StateError(std::string("LoraEmbedding: ") + what + " needs unmerge() first");
+    }
+  }
+
+  Frozen weight_;
+  Adapter<Scalar> adapter_;
+  bool enabled_ = true;
+  std::optional<SharedWeight<Scalar>> merged_;  // W + s B A
+};
+
+}  // namespace loraplus
