@@ -3,9 +3,17 @@
 // loraplus: fine-tunes frozen networks with LoRA and LoRA+. Includes all that needs Eigen alone.
 #pragma once
 
+#include <loraplus/adapter/adapter.hpp>
+#include <loraplus/adapter/adapter_table.hpp>
+#include <loraplus/adapter/factors.hpp>
+#include <loraplus/adapter/lora_conv.hpp>
+#include <loraplus/adapter/lora_embedding.hpp>
 #include <loraplus/adapter/lora_linear.hpp>
 #include <loraplus/adapter/lora_options.hpp>
+#include <loraplus/adapter/lora_set.hpp>
 #include <loraplus/adapter/low_rank.hpp>
+#include <loraplus/adapter/magnitude.hpp>
+#include <loraplus/adapter/output_blocks.hpp>
 #include <loraplus/adapter/plan.hpp>
 #include <loraplus/check/gradient_check.hpp>
 #include <loraplus/core/error.hpp>
@@ -14,9 +22,12 @@
 #include <loraplus/core/random.hpp>
 #include <loraplus/frozen/frozen_linear.hpp>
 #include <loraplus/frozen/frozen_weight.hpp>
+#include <loraplus/frozen/grouped_weight.hpp>
 #include <loraplus/frozen/packed_weight.hpp>
+#include <loraplus/frozen/row_norms.hpp>
 #include <loraplus/frozen/shared_weight.hpp>
 #include <loraplus/frozen/weight_view.hpp>
+#include <loraplus/kernels/patches.hpp>
 #include <loraplus/nn/activation.hpp>
 #include <loraplus/nn/activation_layer.hpp>
 #include <loraplus/nn/adapt.hpp>
@@ -24,6 +35,7 @@
 #include <loraplus/nn/linear.hpp>
 #include <loraplus/nn/loss.hpp>
 #include <loraplus/nn/mlp.hpp>
+#include <loraplus/nn/multi_adapter.hpp>
 #include <loraplus/nn/one_of.hpp>
 #include <loraplus/nn/sequential.hpp>
 #include <loraplus/optim/adam.hpp>
