@@ -21,7 +21,7 @@ using ModuleNames = std::variant<std::monostate, std::vector<std::string>, std::
 struct ModuleTargets {
   ModuleNames targets = {};
   ModuleNames exclude = {};                       ///< these never
-  std::vector<std::string> modules_to_save = {};  ///< trained in full, so never adapted
+  std::vector<std::string> modules_to_save = {};  ///< trained in full (saved_module), never adapted
   std::optional<std::vector<Index>> layers = {};  ///< only in layers of these indices
   std::vector<std::string> layers_pattern = {};   ///< names before the index of a layer
 };
@@ -97,12 +97,14 @@ inline std::string pattern_expression(const std::string& pattern) {
   return "(?:.*\\.)?(?:" + pattern + ")";
 }
 
-/// The expression for the name of a module that a name of modules_to_save is a part of, or parts.
+/// The expression for the name of a module that a name of modules_to_save keeps from being adapted:
+/// one that it is a part of, or parts. What is trained in full another rule tells, saved_module.
 inline std::string saved_expression(const std::string& name) {
   return pattern_expression(name) + "(?:\\..*)?";
 }
 
-inline bool is_saved(const std::vector<std::string>& modules_to_save, const std::string& module) {
+inline bool is_kept_unadapted(const std::vector<std::string>& modules_to_save,
+                              const std::string& module) {
   return std::any_of(modules_to_save.begin(), modules_to_save.end(), [&](const std::string& name) {
     return matches(module, saved_expression(name));
   });
@@ -139,12 +141,32 @@ inline bool is_in_layers(const ModuleTargets& targets, const std::string& module
 /// @throws ArgumentError for an expression that is none
 inline bool is_target(const ModuleTargets& targets, const std::string& module) {
   if (detail::is_among(targets.exclude, module)) return false;
-  if (detail::is_saved(targets.modules_to_save, module)) return false;
+  if (detail::is_kept_unadapted(targets.modules_to_save, module)) return false;
   if (const auto* names = std::get_if<std::vector<std::string>>(&targets.targets)) {
     if (std::find(names->begin(), names->end(), module) != names->end()) return true;
     return detail::is_among(*names, module) && detail::is_in_layers(targets, module);
   }
   return detail::is_among(targets.targets, module);
+}
+
+/// Why a module is trained in full.
+struct SavedModule {
+  std::string name;    ///< of modules_to_save
+  std::string module;  ///< whose own name ends so: the module itself, or one that it is in
+};
+
+/// The outermost module of which PEFT trains a copy and that is or holds this one; nothing if there
+/// is none. The end of a name is enough, without a dot before it: "0" means "10" too.
+inline std::optional<SavedModule> saved_module(const ModuleTargets& targets,
+                                               const std::string& module) {
+  for (std::size_t end = 0; end != std::string::npos;) {
+    end = module.find('.', end + 1);
+    const std::string outer = module.substr(0, end);
+    for (const std::string& name : targets.modules_to_save) {
+      if (outer.ends_with(name)) return SavedModule{name, outer};
+    }
+  }
+  return std::nullopt;
 }
 
 /// The value of the first pattern that fits the module, a regular expression for its name or the
