@@ -30,15 +30,16 @@ Activation activation_of(const std::string& name) {
   throw ArgumentError("no activation is called '" + name + "'");
 }
 
-Network make_network(const fs::path& folder, const Json& settings,
-                     const FrozenMlp<PackedWeight<float>>& base) {
-  if (fs::exists(folder / "adapter")) {
-    auto loaded = load_peft(folder / "adapter", base);
-    if (!loaded.report.complete()) throw FileError(loaded.report.problems());
-    return std::move(loaded.network);
-  }
+Network load_network(const fs::path& folder, const FrozenMlp<PackedWeight<float>>& base,
+                     PeftConfig& config) {
+  auto loaded = load_peft(folder, base);
+  if (!loaded.report.complete()) throw FileError(loaded.report.problems());
+  config = std::move(loaded.config);
+  return std::move(loaded.network);
+}
+
+Network make_network(const Json& lora, const FrozenMlp<PackedWeight<float>>& base) {
   std::mt19937_64 generator{1};
-  const Json& lora = settings.at("lora");
   AdaptOptions options{.lora = {.rank = lora.at("rank"), .alpha = lora.at("alpha")}};
   options.targets = lora.at("targets").get<std::vector<std::string>>();
   options.train = lora.at("train").get<std::vector<std::string>>();
@@ -53,7 +54,10 @@ void run(const fs::path& folder) {
   const Safetensors base_file(folder / "base.safetensors");
   const auto base =
       load_mlp<float>(base_file, {.activation = activation_of(settings.at("activation"))});
-  Network network = make_network(folder, settings, freeze(base.network));
+  const bool is_loaded = fs::exists(folder / "adapter");
+  PeftConfig config;
+  Network network = is_loaded ? load_network(folder / "adapter", freeze(base.network), config)
+                              : make_network(settings.at("lora"), freeze(base.network));
 
   const Safetensors data_file(folder / "data.safetensors");
   const PairedData<float> data{data_file.at("x").to_matrix<float>().transpose(),
@@ -72,6 +76,7 @@ void run(const fs::path& folder) {
   result.add("losses", losses);
   result.add("after", predict(network, data.inputs).transpose().eval());
   write_safetensors(folder / "result.safetensors", result);
+  if (is_loaded) return save_peft(folder / "trained", network, config);
   const bool rslora = settings.at("lora").at("rslora");
   save_peft(folder / "trained", network,
             {.scaling = rslora ? Scaling::rank_stabilized : Scaling::standard});

@@ -11,6 +11,7 @@ import argparse
 import copy
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import warnings
@@ -28,9 +29,9 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiL
 class Named(nn.Module):
     """Three linear layers with names of their own."""
 
-    def __init__(self, widths, activation):
+    def __init__(self, widths, activation, first_bias=True):
         super().__init__()
-        self.fc1 = nn.Linear(widths[0], widths[1])
+        self.fc1 = nn.Linear(widths[0], widths[1], bias=first_bias)
         self.fc2 = nn.Linear(widths[1], widths[2])
         self.fc10 = nn.Linear(widths[2], widths[3])
         self.activation = ACTIVATIONS[activation]()
@@ -53,6 +54,50 @@ class Nested(nn.Module):
         return self.net(x)
 
 
+def half_biased(widths, activation):
+    """Named, whose first layer has no bias."""
+    return Named(widths, activation, first_bias=False)
+
+
+def numbered(widths, activation):
+    """A Sequential whose linear layers are 0, 2 and 10: the first one's name ends the last one's."""
+    layers = [nn.Identity() for _ in range(11)]
+    for i, place in enumerate((0, 2, 10)):
+        layers[place] = nn.Linear(widths[i], widths[i + 1])
+    layers[1], layers[3] = ACTIVATIONS[activation](), ACTIVATIONS[activation]()
+    return nn.Sequential(*layers)
+
+
+class Headed(nn.Module):
+    """Layers of which one name ends the other."""
+
+    def __init__(self, widths, activation):
+        super().__init__()
+        self.fc = nn.Linear(widths[0], widths[1])
+        self.head = nn.Linear(widths[1], widths[2])
+        self.subhead = nn.Linear(widths[2], widths[3])
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, x):
+        return self.subhead(self.activation(self.head(self.activation(self.fc(x)))))
+
+
+class Twins(nn.Module):
+    """Layers of which one name is another's end after a dot: fc, net.0, net.fc."""
+
+    def __init__(self, widths, activation):
+        super().__init__()
+        self.fc = nn.Linear(widths[0], widths[1])
+        self.activation = ACTIVATIONS[activation]()
+        self.net = nn.Sequential()
+        self.net.add_module("0", nn.Linear(widths[1], widths[2]))
+        self.net.add_module("1", ACTIVATIONS[activation]())
+        self.net.add_module("fc", nn.Linear(widths[2], widths[3]))
+
+    def forward(self, x):
+        return self.net(self.activation(self.fc(x)))
+
+
 # name: (kind, activation, widths, arguments of LoraConfig, dtype of the saved base)
 CASES = {
     "plain": (Named, "relu", (7, 16, 12, 3), dict(r=4, lora_alpha=8, target_modules=["fc1", "fc2"]), None),
@@ -64,6 +109,20 @@ CASES = {
     "patterns": (Named, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, target_modules=["fc1", "fc2", "fc10"],
                  rank_pattern={"^fc2": 5}, alpha_pattern={"fc10": 1}), None),
     "excluded": (Nested, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, target_modules=["0", "2", "4"], exclude_modules=["2"]), None),
+    "suffix": (numbered, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, target_modules=["2"], modules_to_save=["0"]), None),
+    "subhead": (Headed, "tanh", (6, 10, 10, 3), dict(r=2, lora_alpha=4, target_modules=["fc"], modules_to_save=["head"],
+                bias="all"), None),
+    "all_linear": (Named, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, target_modules="all-linear"), None),
+    "All_Linear": (Named, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, target_modules="All-Linear",
+                   modules_to_save=["fc10"], exclude_modules=["fc2"]), None),
+    "head_biases": (Named, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, bias="all", target_modules=["fc1"],
+                    modules_to_save=["fc10"]), None),
+    "net_biases": (Twins, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, bias="all", target_modules=["fc"],
+                   modules_to_save=["net"]), None),
+    "mixed_bias": (half_biased, "silu", (6, 10, 10, 3), dict(r=7, lora_alpha=22.5, bias="all", target_modules=["fc1"]), None),
+    "ambiguous": (Twins, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, target_modules="fc|net.0"), None),
+    "config": (Named, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, use_rslora=True, target_modules=r"fc\d", exclude_modules=["fc2"],
+               init_lora_weights="gaussian", rank_pattern={"fc1": 5}), None),
     "half": (Named, "relu", (7, 16, 12, 3), dict(r=4, lora_alpha=8, target_modules=["fc1", "fc2"]), torch.float16),
     "bfloat": (Named, "relu", (7, 16, 12, 3), dict(r=4, lora_alpha=8, target_modules=["fc1", "fc2"]), torch.bfloat16),
 }
@@ -88,6 +147,33 @@ def train(model, x, y):
         optimizer.step()
         losses.append(loss.item())
     return torch.tensor(losses, dtype=torch.float64)
+
+
+def targets_of(base, lora):
+    """The names that an adapter is on, for what makes one without PEFT."""
+    targets = lora["target_modules"]
+    return [name for name, module in base.named_modules() if isinstance(module, nn.Linear)
+            and (re.fullmatch(targets, name) if isinstance(targets, str) else name in targets)]
+
+
+def set_target_modules(folder, targets):
+    """PEFT saves names instead of "all-linear", other programs need not."""
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "target_modules": targets}, indent=2, sort_keys=True))
+
+
+def changed_keys(model, folder):
+    """How many keys of PEFT's configuration C++ did not keep."""
+    before = model.peft_config["default"].to_dict()
+    after = json.loads((folder / "adapter_config.json").read_text())
+
+    def comparable(value):
+        return sorted(value) if isinstance(value, (list, set)) else value
+
+    kept = ("base_model_name_or_path", "task_type", "init_lora_weights", "use_rslora", "fan_in_fan_out", "r", "lora_alpha",
+            "rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "modules_to_save")
+    return sum(comparable(before[key]) != comparable(after[key]) for key in kept)
 
 
 def distance(a, b):
@@ -130,8 +216,10 @@ def run_case(name, folder, program, failures, with_adapter):
     if with_adapter:
         randomize_factors(model)
         model.save_pretrained(folder / "adapter")
+        if str(lora["target_modules"]).lower() == "all-linear":
+            set_target_modules(folder / "adapter", lora["target_modules"])
     else:
-        described["targets"] = [n for n, _ in base.named_modules() if n in lora["target_modules"]]
+        described["targets"] = targets_of(base, lora)
     (folder / "case.json").write_text(json.dumps(
         {"activation": activation, "steps": STEPS, "learning_rate": RATE, "lora": described}))
 
@@ -141,6 +229,7 @@ def run_case(name, folder, program, failures, with_adapter):
     label = name if with_adapter else name + "*"
     failures.check(label, "outputs of the trained adapter in PEFT", distance(trained(x), result["after"]), 1e-5)
     if with_adapter:
+        failures.check(label, "keys of the configuration not kept", changed_keys(model, folder / "trained"), 0)
         failures.check(label, "outputs of PEFT's adapter in C++", distance(result["before"], model(x)), 1e-5)
         failures.check(label, "losses of 20 steps in C++", distance(result["losses"], train(model, x, y)), 1e-4)
         failures.check(label, "both trained adapters", distance(result["after"], model(x)), 1e-4)
@@ -183,9 +272,9 @@ def main():
     failures = Failures()
     for name in CASES:
         run_case(name, options.out / name, options.program.resolve(), failures, True)
-    for name in ("plain", "rslora", "bias", "all_biases", "head"):
+    for name in ("plain", "rslora", "bias", "all_biases", "head", "suffix", "subhead", "head_biases", "mixed_bias", "ambiguous"):
         run_case(name, options.out / (name + "-made"), options.program.resolve(), failures, False)
-    for name in ("plain", "sequential", "bias", "all_biases", "head", "patterns") if options.golden else ():
+    for name in ("plain", "sequential", "bias", "all_biases", "head", "patterns", "suffix") if options.golden else ():
         write_golden(name, options.out / name, options.golden / name)
     print(f"{failures.count} failures" if failures.count else "PEFT and loraplus agree")
     sys.exit(1 if failures.count else 0)
