@@ -1,33 +1,117 @@
-#include <algorithm>
-#include <functional>
-#include <limits>
 #include <loraplus/adapter/thin_svd.hpp>
 
 #include "support/catch.hpp"
+#include "support/errors.hpp"
 #include "support/matrices.hpp"
 
 using loraplus::Index;
 using loraplus::Matrix;
+using loraplus::Vector;
 using loraplus::detail::thin_svd;
+using loraplus::detail::ThinSvd;
 
-TEST_CASE("a thin SVD has orthonormal sides and falling values, and makes the matrix again") {
-  for (const auto& [rows, cols] : {std::pair{40, 24}, {24, 40}, {5, 3}, {1, 4}, {4, 1}}) {
-    const auto matrix = test::random_matrix<double>(rows, cols, 1);
-    const auto svd = thin_svd(matrix);
-    const Index k = std::min(rows, cols);
-    const auto identity = Matrix<double>::Identity(k, k);
-    CHECK(test::relative_distance(svd.u.transpose() * svd.u, identity) < 1e-13);
-    CHECK(test::relative_distance(svd.v.transpose() * svd.v, identity) < 1e-13);
-    CHECK(test::relative_distance(svd.u * svd.s.asDiagonal() * svd.v.transpose(), matrix) < 1e-13);
-    CHECK(svd.s.minCoeff() >= 0);
-    CHECK(std::is_sorted(svd.s.data(), svd.s.data() + k, std::greater<>()));
+namespace {
+
+/// rows x k with orthonormal columns, k <= rows.
+Matrix<double> random_orthonormal(Index rows, Index k, unsigned seed) {
+  const Eigen::HouseholderQR<Matrix<double>> qr(test::random_matrix<double>(rows, k, seed));
+  Matrix<double> q = Matrix<double>::Identity(rows, k);
+  q.applyOnTheLeft(qr.householderQ());
+  return q;
+}
+
+/// out x in with these singular values.
+Matrix<double> with_spectrum(Index out, Index in, const Vector<double>& s) {
+  return random_orthonormal(out, s.size(), 1) * s.asDiagonal() *
+         random_orthonormal(in, s.size(), 2).transpose();
+}
+
+double orthonormality_error(const Matrix<double>& q) {
+  return (q.transpose() * q - Matrix<double>::Identity(q.cols(), q.cols())).norm();
+}
+
+/// The defining properties, to rounding.
+void require_decomposition(const ThinSvd& svd, const Matrix<double>& m) {
+  const Index k = std::min(m.rows(), m.cols());
+  REQUIRE(svd.u.rows() == m.rows());
+  REQUIRE(svd.u.cols() == k);
+  REQUIRE(svd.s.size() == k);
+  REQUIRE(svd.v.rows() == m.cols());
+  REQUIRE(svd.v.cols() == k);
+  CHECK(svd.s.minCoeff() >= 0);
+  for (Index i = 1; i < k; ++i) {
+    CHECK(svd.s(i) <= svd.s(i - 1));
+  }
+  CHECK(orthonormality_error(svd.u) < 1e-13 * std::sqrt(static_cast<double>(k)));
+  CHECK(orthonormality_error(svd.v) < 1e-13 * std::sqrt(static_cast<double>(k)));
+  CHECK(test::relative_distance(svd.u * svd.s.asDiagonal() * svd.v.transpose(), m) < 1e-13);
+}
+
+}  // namespace
+
+TEST_CASE("the SVD of random matrices of any shape is one, to rounding") {
+  for (const auto& [out, in] : {std::pair<Index, Index>{1, 1},
+                                {1, 9},
+                                {9, 1},
+                                {5, 3},
+                                {3, 5},
+                                {15, 17},
+                                {40, 40},
+                                {130, 70},
+                                {20, 190}}) {
+    CAPTURE(out, in);
+    const auto m = test::random_matrix<double>(out, in, 3);
+    require_decomposition(thin_svd(m), m);
   }
 }
 
-TEST_CASE("a thin SVD refuses what is not finite") {
-  Matrix<double> matrix = Matrix<double>::Identity(20, 20);
-  matrix(3, 4) = std::numeric_limits<double>::quiet_NaN();
-  CHECK_THROWS_AS(thin_svd(matrix), loraplus::NonFiniteError);
-  matrix(3, 4) = std::numeric_limits<double>::infinity();
-  CHECK_THROWS_AS(thin_svd(matrix), loraplus::NonFiniteError);
+TEST_CASE("the singular values are those of Jacobi's method, to rounding of the largest") {
+  const auto m = test::random_matrix<double>(60, 45, 4);
+  const Vector<double> expected = Eigen::JacobiSVD<Matrix<double>>(m).singularValues();
+  CHECK((thin_svd(m).s - expected).cwiseAbs().maxCoeff() < 1e-14 * expected(0));
+}
+
+TEST_CASE("the SVD holds for the spectra that are hard for divide and conquer") {
+  const Index k = 48;
+  Vector<double> graded(k), clustered(k), in_pairs(k), deficient = Vector<double>::Zero(k);
+  for (Index i = 0; i < k; ++i) {
+    const auto x = static_cast<double>(i);
+    graded(i) = std::pow(10.0, -x);
+    clustered(i) = 1 - 1e-15 * x;
+    in_pairs(i) = 1.0 / static_cast<double>(1 + i / 2);
+  }
+  deficient.head(3) << 5, 2, 1;
+  const Vector<double> equal = Vector<double>::Ones(k);
+  for (const Vector<double>& s : {graded, clustered, in_pairs, deficient, equal}) {
+    CAPTURE(s.transpose());
+    for (const double scale : {1.0, 1e-200, 1e+200}) {
+      const Matrix<double> m = scale * with_spectrum(64, k, s);
+      const ThinSvd svd = thin_svd(m);
+      require_decomposition({svd.u, svd.s / scale, svd.v}, m / scale);
+      CHECK((svd.s / scale - s).cwiseAbs().maxCoeff() < 1e-14 * s(0));
+    }
+  }
+}
+
+TEST_CASE("the SVD of structured matrices: zero, identity, of one entry, of equal entries") {
+  Matrix<double> single = Matrix<double>::Zero(30, 20);
+  single(17, 4) = -3;
+  for (const Matrix<double>& m : {Matrix<double>(Matrix<double>::Zero(20, 30)),
+                                  Matrix<double>(Matrix<double>::Identity(33, 33)), single,
+                                  Matrix<double>(Matrix<double>::Ones(25, 40))}) {
+    require_decomposition(thin_svd(m), m);
+  }
+  CHECK(thin_svd(Matrix<double>::Zero(3, 2)).s.isZero(0));
+  const ThinSvd empty = thin_svd(Matrix<double>(4, 0));
+  CHECK(empty.u.rows() == 4);
+  CHECK(empty.u.size() + empty.s.size() + empty.v.size() == 0);
+}
+
+TEST_CASE("the SVD refuses what is not finite") {
+  for (const double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
+    Matrix<double> m = Matrix<double>::Ones(20, 20);
+    m(3, 7) = bad;
+    CHECK(test::message_of<loraplus::NonFiniteError>([&] { thin_svd(m); }) ==
+          "thin_svd: the matrix is not finite");
+  }
 }
