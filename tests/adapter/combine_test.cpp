@@ -264,6 +264,46 @@ TEST_CASE("float adapters are combined in double and rounded once") {
   }
 }
 
+TEST_CASE("golden values of PEFT 0.21.2, in double") {
+  const auto factors = [](std::initializer_list<double> a, std::initializer_list<double> b,
+                          double s) {
+    Factors<double> f{.a = RowMajorMatrix<double>(2, 4), .b = Matrix<double>(3, 2), .scaling = s};
+    std::copy(a.begin(), a.end(), f.a.data());
+    std::copy(b.begin(), b.end(), f.b.data());
+    return f;
+  };
+  const auto f1 = factors({1, -.5, .25, 2, -1.5, .75, .5, -.125}, {.5, 2, -.75, -1, .25, 1.5}, 1.5);
+  const auto f2 =
+      factors({.5, 1.25, -1, -.25, 2, -.375, .625, 1}, {-1.25, 1, .875, .375, 2, -.5}, 0.5);
+  const auto check = [&](const CombineOptions& options, std::initializer_list<double> row_by_row) {
+    CAPTURE(to_string(options.type), options.density);
+    const auto sum = combine<double>(Terms<double>{{f1, 1.5}, {f2, -0.5}}, options);
+    const Matrix<double> columns = sum.delta().transpose();
+    CHECK(largest_error(columns.reshaped(), row_by_row) < 1e-12);
+  };
+  check({.type = Combination::linear},
+        {4.421875, -1.89453125, -0.46484375, 1.29296875, -0.09375, -3.0078125, 3.6640625, 9.9921875,
+         -7.359375, 3.5703125, 0.2734375, -3.5234375});
+  check({.type = Combination::cat},
+        {4.46875, -1.82421875, -1.21484375, 2.359375, 2.53125, -1.953125, 1.34375, 8.4921875,
+         -6.609375, 3.0546875, 1.5625, -3.6171875});
+  check({.type = Combination::svd, .svd_rank = 1},
+        {3.148273812225, -1.6281747299307, -0.24051356908878, 3.6499945149291, 5.0753097995383,
+         -2.6247688908411, -0.38773021246698, 5.8841301725241, -4.7765191626186, 2.4702450490191,
+         0.36490398870689, -5.5377231409519});
+  check({.type = Combination::ties, .density = 0.75, .majority_sign = MajoritySign::frequency},
+        {1.109375, -1.296875, -0.640625, -1.125, 0.09375, 0.03125, 1.09375, 4.75, -1.9765625,
+         2.2578125, 0.7109375, 0.1875});
+  check({.type = Combination::ties_svd, .svd_rank = 1, .density = 0.6},
+        {4.4952610644438, -0.51432298295823, -0.24117454805058, 2.3477180572479, 2.7028251184914,
+         -0.30924234597906, -0.14500884755457, 1.4115912836423, -6.1186157114172, 0.70005827006635,
+         0.32826889422912, -3.1955395660279});
+  check({.type = Combination::magnitude_prune_svd, .svd_rank = 1, .density = 0.6},
+        {3.0673649531406, -0.69587133981162, -0.13266993920533, 3.5563294671913, 5.1623879974619,
+         -1.1711543645118, -0.22328406050162, 5.9853173120633, -4.858942153729, 1.1023137573247,
+         0.2101593941332, -5.6334995752598});
+}
+
 // ---- what holds for every type
 
 TEST_CASE("T12: a single adapter reweighted is w s B A, whatever the type") {
@@ -495,7 +535,7 @@ TEST_CASE("dare_linear: entries stay with the density, divided by it, drawn in s
 }
 
 TEST_CASE("dare_ties elects among the entries that stay") {
-  // each column votes alone: 4 kept of +1 and -3 give 1/d, -3/d, or by election -3/d alone
+  // where both 1 and -3 stay the latter wins, so it is seen as often as it stays
   const Index n = 4000;
   const double density = 0.4;
   const auto f1 = of_row(Eigen::RowVectorXd::Constant(n, 1));

@@ -7,23 +7,16 @@
 using loraplus::Index;
 using loraplus::Matrix;
 using loraplus::Vector;
+using loraplus::detail::thin_qr;
 using loraplus::detail::thin_svd;
 using loraplus::detail::ThinSvd;
 
 namespace {
 
-/// rows x k with orthonormal columns, k <= rows.
-Matrix<double> random_orthonormal(Index rows, Index k, unsigned seed) {
-  const Eigen::HouseholderQR<Matrix<double>> qr(test::random_matrix<double>(rows, k, seed));
-  Matrix<double> q = Matrix<double>::Identity(rows, k);
-  q.applyOnTheLeft(qr.householderQ());
-  return q;
-}
-
 /// out x in with these singular values.
 Matrix<double> with_spectrum(Index out, Index in, const Vector<double>& s) {
-  return random_orthonormal(out, s.size(), 1) * s.asDiagonal() *
-         random_orthonormal(in, s.size(), 2).transpose();
+  return thin_qr(test::random_matrix<double>(out, s.size(), 1)).q * s.asDiagonal() *
+         thin_qr(test::random_matrix<double>(in, s.size(), 2)).q.transpose();
 }
 
 double orthonormality_error(const Matrix<double>& q) {
@@ -71,7 +64,22 @@ TEST_CASE("the singular values are those of Jacobi's method, to rounding of the 
   CHECK((thin_svd(m).s - expected).cwiseAbs().maxCoeff() < 1e-14 * expected(0));
 }
 
-TEST_CASE("the SVD holds for the spectra that are hard for divide and conquer") {
+TEST_CASE(
+    "the SVD of matrices of many equal singular values, which BDCSVD of Eigen 3.4 gets wrong") {
+  std::mt19937_64 generator{5};
+  for (int trial = 0; trial < 100; ++trial) {
+    const Index out = 20 + loraplus::uniform_index(generator, 60);
+    const Index in = 20 + loraplus::uniform_index(generator, 60);
+    Vector<double> s(std::min(out, in));
+    for (double& value : s)
+      value = static_cast<double>(loraplus::uniform_index(generator, 4));
+    const Matrix<double> m = with_spectrum(out, in, s);
+    CAPTURE(out, in, s.transpose());
+    require_decomposition(thin_svd(m), m);
+  }
+}
+
+TEST_CASE("the SVD holds for graded, clustered, paired, deficient and equal singular values") {
   const Index k = 48;
   Vector<double> graded(k), clustered(k), in_pairs(k), deficient = Vector<double>::Zero(k);
   for (Index i = 0; i < k; ++i) {
@@ -105,6 +113,17 @@ TEST_CASE("the SVD of structured matrices: zero, identity, of one entry, of equa
   const ThinSvd empty = thin_svd(Matrix<double>(4, 0));
   CHECK(empty.u.rows() == 4);
   CHECK(empty.u.size() + empty.s.size() + empty.v.size() == 0);
+}
+
+TEST_CASE("a thin QR is one, of an upper trapezoidal R") {
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{9, 4}, {4, 9}, {5, 5}, {1, 3}}) {
+    const auto m = test::random_matrix<double>(rows, cols, 8);
+    const auto qr = thin_qr(m);
+    CHECK(qr.q.cols() == std::min(rows, cols));
+    CHECK(orthonormality_error(qr.q) < 1e-14);
+    CHECK(Matrix<double>(qr.r.triangularView<Eigen::StrictlyLower>()).isZero(0));
+    CHECK(test::relative_distance(qr.q * qr.r, m) < 1e-14);
+  }
 }
 
 TEST_CASE("the SVD refuses what is not finite") {

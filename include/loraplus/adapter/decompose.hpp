@@ -3,7 +3,6 @@
 // A weight difference turned into an adapter: its best approximation of a rank (Eckart and Young).
 #pragma once
 
-#include <Eigen/QR>
 #include <loraplus/adapter/weighted_factors.hpp>
 #include <numeric>
 
@@ -70,21 +69,6 @@ inline Factors<double> padded(Factors<double> factors, Index rank) {
   factors.a.conservativeResizeLike(RowMajorMatrix<double>::Zero(rank, factors.in_features()));
   factors.b.conservativeResizeLike(Matrix<double>::Zero(factors.out_features(), rank));
   return factors;
-}
-
-/// M = Q R with k = min(rows, columns) columns of Q.
-struct ThinQr {
-  Matrix<double> q;  ///< rows x k, orthonormal columns
-  Matrix<double> r;  ///< k x columns, upper trapezoidal
-};
-
-inline ThinQr thin_qr(const Matrix<double>& matrix) {
-  const Index k = std::min(matrix.rows(), matrix.cols());
-  const Eigen::HouseholderQR<Matrix<double>> qr(matrix);
-  ThinQr thin{Matrix<double>::Identity(matrix.rows(), k),
-              qr.matrixQR().topRows(k).template triangularView<Eigen::Upper>()};
-  thin.q.applyOnTheLeft(qr.householderQ());
-  return thin;
 }
 
 /// The decomposition of s B A, of min(out, in, r) components, without the out x in matrix:
