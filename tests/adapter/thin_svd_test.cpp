@@ -101,12 +101,15 @@ TEST_CASE("the SVD holds for graded, clustered, paired, deficient and equal sing
   }
 }
 
-TEST_CASE("the SVD of structured matrices: zero, identity, of one entry, of equal entries") {
-  Matrix<double> single = Matrix<double>::Zero(30, 20);
+TEST_CASE(
+    "the SVD of structured matrices: zero, identity, nilpotent, of one entry, of equal ones") {
+  Matrix<double> single = Matrix<double>::Zero(30, 20), nilpotent = Matrix<double>::Zero(9, 9);
   single(17, 4) = -3;
-  for (const Matrix<double>& m : {Matrix<double>(Matrix<double>::Zero(20, 30)),
-                                  Matrix<double>(Matrix<double>::Identity(33, 33)), single,
-                                  Matrix<double>(Matrix<double>::Ones(25, 40))}) {
+  nilpotent.diagonal<1>().setOnes();  // bidiagonal and singular: the step of a shift is undefined
+  const Matrix<double> zero = Matrix<double>::Zero(20, 30);
+  const Matrix<double> identity = Matrix<double>::Identity(33, 33);
+  const Matrix<double> ones = Matrix<double>::Ones(25, 40);
+  for (const Matrix<double>& m : {zero, identity, nilpotent, single, ones}) {
     require_decomposition(thin_svd(m), m);
   }
   CHECK(thin_svd(Matrix<double>::Zero(3, 2)).s.isZero(0));
