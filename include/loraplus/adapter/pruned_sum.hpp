@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <loraplus/core/error.hpp>
 #include <vector>
@@ -68,7 +69,7 @@ inline Coefficients weighted_sum(const std::vector<Coefficients>& tensors,
 /// and divided by their number. An entry of 0 has no sign.
 inline Coefficients elected_sum(const std::vector<Coefficients>& tensors,
                                 const std::vector<double>& weights, MajoritySign majority) {
-  const auto sign = [](double x) { return static_cast<double>((x > 0) - (x < 0)); };
+  const auto sign = [](double x) { return x == 0 ? 0.0 : std::copysign(1.0, x); };
   Coefficients sum(tensors.front().size());
   for (Index entry = 0; entry < sum.size(); ++entry) {
     double votes = 0;
