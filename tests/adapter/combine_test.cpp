@@ -1,3 +1,4 @@
+#include <Eigen/SVD>
 #include <loraplus/adapter/combine.hpp>
 
 #include "support/catch.hpp"

@@ -1,3 +1,4 @@
+#include <Eigen/SVD>
 #include <loraplus/adapter/decompose.hpp>
 
 #include "support/catch.hpp"

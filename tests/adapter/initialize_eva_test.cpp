@@ -1,3 +1,4 @@
+#include <Eigen/SVD>
 #include <limits>
 #include <loraplus/adapter/initialize_eva.hpp>
 

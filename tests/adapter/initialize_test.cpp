@@ -1,3 +1,4 @@
+#include <Eigen/SVD>
 #include <limits>
 #include <loraplus/adapter/initialize.hpp>
 #include <loraplus/adapter/lora_options.hpp>

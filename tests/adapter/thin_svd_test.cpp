@@ -1,3 +1,4 @@
+#include <Eigen/SVD>
 #include <loraplus/adapter/thin_svd.hpp>
 
 #include "support/catch.hpp"

@@ -9,8 +9,9 @@
 // accurate, takes many times as long.
 #pragma once
 
+#include <Eigen/Householder>
+#include <Eigen/Jacobi>
 #include <Eigen/QR>
-#include <Eigen/SVD>
 #include <algorithm>
 #include <limits>
 #include <loraplus/core/error.hpp>
@@ -53,14 +54,13 @@ inline ThinQr thin_qr(const Matrix<double>& matrix) {
 class BidiagonalSvd {
  public:
   /// @param matrix n x n, finite
-  explicit BidiagonalSvd(const Matrix<double>& matrix)
-      : n_(matrix.cols()), u_(Matrix<double>::Identity(n_, n_)), v_(u_) {
-    Eigen::internal::UpperBidiagonalization<Matrix<double>> reduced(matrix);
-    const Matrix<double> band = reduced.bidiagonal().toDenseMatrix();
-    d_ = band.diagonal();
-    e_ = band.diagonal<1>();
-    u_.applyOnTheLeft(reduced.householderU());
-    v_.applyOnTheLeft(reduced.householderV());
+  explicit BidiagonalSvd(Matrix<double> matrix)
+      : n_(matrix.cols()),
+        u_(Matrix<double>::Identity(n_, n_)),
+        v_(u_),
+        d_(n_),
+        e_(std::max<Index>(n_ - 1, 0)) {
+    bidiagonalize(matrix);
   }
 
   ThinSvd solve() {
@@ -77,6 +77,25 @@ class BidiagonalSvd {
 
  private:
   using Rotation = Eigen::JacobiRotation<double>;
+
+  /// Householder reflections from the left and the right in turn (Golub and Van Loan, algorithm
+  /// 5.4.2).
+  void bidiagonalize(Matrix<double>& m) {
+    Vector<double> essential(n_), work(n_);
+    double tau = 0;
+    for (Index k = 0; k < n_; ++k) {
+      const Index below = n_ - k - 1;  // rows below, and columns to the right
+      auto left = essential.head(below);
+      m.col(k).tail(below + 1).makeHouseholder(left, tau, d_(k));
+      m.bottomRightCorner(below + 1, below).applyHouseholderOnTheLeft(left, tau, work.data());
+      u_.rightCols(below + 1).applyHouseholderOnTheRight(left, tau, work.data());
+      if (below == 0) break;
+      auto right = essential.head(below - 1);
+      m.row(k).tail(below).transpose().makeHouseholder(right, tau, e_(k));
+      m.bottomRightCorner(below, below).applyHouseholderOnTheRight(right, tau, work.data());
+      v_.rightCols(below).applyHouseholderOnTheRight(right, tau, work.data());
+    }
+  }
 
   /// Splits off the last singular value again and again, from the largest unreduced block.
   void diagonalize() {
