@@ -44,7 +44,7 @@ TEST_CASE("every key that decides something is read") {
   const PeftConfig config = parse(R"({
     "peft_type": "LORA", "r": 16, "lora_alpha": 22.5, "lora_dropout": 0.25, "use_rslora": true,
     "fan_in_fan_out": true, "bias": "lora_only", "rank_pattern": {"^b": 4, "a": 2},
-    "alpha_pattern": {"a": 3.5}, "target_modules": ".*fc\\d", "exclude_modules": ["fc3"],
+    "alpha_pattern": {"a": 3.5}, "target_modules": ["fc1", "fc2"], "exclude_modules": ".*fc\\d",
     "modules_to_save": ["head"], "layers_to_transform": 1, "layers_pattern": "blocks",
     "init_lora_weights": "gaussian", "base_model_name_or_path": "mlp", "task_type": null,
     "revision": null, "megatron_core": "megatron.core"})");
@@ -54,8 +54,8 @@ TEST_CASE("every key that decides something is read") {
   CHECK(config.use_rslora);
   CHECK(config.fan_in_fan_out);
   CHECK(config.bias == BiasMode::lora_only);
-  CHECK(std::get<std::string>(config.modules.targets) == ".*fc\\d");
-  CHECK(std::get<Names>(config.modules.exclude) == Names{"fc3"});
+  CHECK(std::get<Names>(config.modules.targets) == Names{"fc1", "fc2"});
+  CHECK(std::get<std::string>(config.modules.exclude) == ".*fc\\d");
   CHECK(config.modules.modules_to_save == Names{"head"});
   CHECK(config.modules.layers == std::vector<loraplus::Index>{1});
   CHECK(config.modules.layers_pattern == Names{"blocks"});
@@ -104,6 +104,7 @@ TEST_CASE("what this library does not compute is refused, not passed over") {
        {R"("use_dora": true)", R"("lora_bias": true)", R"("target_parameters": ["w"])",
         R"("layer_replication": [[0, 2]])", R"("trainable_token_indices": [1])",
         R"("init_lora_weights": "pissa")", R"("init_lora_weights": "olora")",
+        R"("init_lora_weights": "OLoRA")", R"("init_lora_weights": "pissa_niter_4")",
         R"("alora_invocation_tokens": [1])", R"("kasa_config": {"beta": 1})"}) {
     CAPTURE(key);
     CHECK(contains(message_of(with(key)), "adapter_config.json: '" + key.substr(1, 5)));
@@ -135,17 +136,19 @@ TEST_CASE("a wrong value is named by its key") {
                                 R"("layers_to_transform": [1e300])",
                                 R"("rank_pattern": {"a": 1e300})",
                                 R"("rank_pattern": {"a": 2.5})",
+                                R"("rank_pattern": {"a": 18446744073709551615})",
                                 R"("rank_pattern": {"(": 2})",
                                 R"("alpha_pattern": {"[": 2})",
                                 R"("exclude_modules": "[")",
                                 R"("modules_to_save": ["["])",
-                                R"("layers_pattern": "*")"}) {
+                                R"("layers_pattern": "*", "layers_to_transform": 1)"}) {
     CAPTURE(bad);
     CHECK(contains(message_of(with(bad)),
                    "adapter_config.json: '" + bad.substr(1, bad.find('"', 1) - 1) + "'"));
   }
   CHECK(contains(message_of(with(R"("lora_dropout": 1.5)")), "dropout"));
   CHECK(contains(message_of(with(R"("lora_alpha": -1)")), "alpha"));
+  CHECK(contains(message_of(with(R"("lora_alpha": 0)")), "alpha"));
   CHECK(contains(message_of("{"), "adapter_config.json is no JSON"));
   CHECK(contains(message_of("[]"), "must hold an object"));
 }
@@ -156,6 +159,76 @@ TEST_CASE("an expression that would end the program is refused") {
                  "'target_modules' is wrong: '(((((((("));
   const std::string allowed = std::string(2048, '(') + std::string(2048, ')');
   CHECK_NOTHROW(parse(R"({"peft_type": "LORA", "target_modules": ")" + allowed + R"("})"));
+}
+
+TEST_CASE("a key is refused where PEFT refuses it") {
+  const auto told = [](const std::string& targets, const std::string& more) {
+    return R"({"peft_type": "LORA", "target_modules": )" + targets + ", " + more + "}";
+  };
+  for (const std::string targets : {R"("fc\\d")", R"("all-linear")"}) {
+    CHECK(contains(message_of(told(targets, R"("layers_to_transform": [1])")),
+                   "'layers_to_transform' cannot be told where 'target_modules' is a string"));
+    CHECK(contains(message_of(told(targets, R"("layers_pattern": "h")")),
+                   "'layers_pattern' cannot be told where 'target_modules' is a string"));
+  }
+  CHECK(contains(message_of(with(R"("layers_pattern": "h")")),
+                 "'layers_pattern' is told without 'layers_to_transform'"));
+  CHECK_NOTHROW(parse(with(R"("layers_pattern": [])")));
+  CHECK_NOTHROW(parse(with(R"("layers_pattern": "h", "layers_to_transform": 0)")));
+  CHECK_NOTHROW(parse(told(R"("fc1")", R"("layers_to_transform": null)")));
+}
+
+TEST_CASE("a key that is nested deeply is refused, whichever it is") {
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  const std::string objects = std::string(129, '[') + "{}" + std::string(129, ']');
+  auto keys = nlohmann::json::parse(loraplus::detail::peft_defaults);
+  keys["of nobody"] = nullptr;
+  for (const auto& [key, value] : keys.items()) {
+    for (const std::string& text : {deep, objects}) {
+      CAPTURE(key);
+      CHECK(contains(message_of("{\"" + key + "\": " + text + "}"),
+                     "is nested more than 128 levels deep in '" + key + "'"));
+    }
+  }
+  CHECK(contains(message_of(deep), "is nested more than 128 levels deep"));
+}
+
+TEST_CASE("a message shows no more than the beginning of a value") {
+  for (const char* key : {"r", "lora_alpha", "use_dora", "peft_type", "rank_pattern"}) {
+    CHECK(message_of(with('"' + std::string(key) + "\": [\"" + std::string(100'000, 'x') + "\"]"))
+              .size() < 300);
+  }
+  CHECK(contains(message_of(with(R"("r": "\u00e9")")), "found \"\\u00e9\""));
+}
+
+TEST_CASE("of a pattern that is there twice the last value counts, in the first's place") {
+  const PeftConfig config =
+      parse(with(R"("rank_pattern": {"b": 1, "a": 2, "b": 3}, "alpha_pattern": {"c": 1},
+                    "alpha_pattern": {"b": 2, "a": 3})"));
+  CHECK(config.rank_pattern == PeftConfig::Patterns<loraplus::Index>{{"b", 3}, {"a", 2}});
+  CHECK(config.alpha_pattern == PeftConfig::Patterns<double>{{"b", 2}, {"a", 3}});
+}
+
+TEST_CASE("a configuration that takes long is refused") {
+  const auto patterns = [](int count, const std::string& pattern) {
+    std::string text = "\"rank_pattern\": {";
+    for (int i = 0; i < count; ++i) {
+      text += (i == 0 ? "\"" : ", \"") + pattern + std::to_string(i) + "\": 1";
+    }
+    return with(text + "}");
+  };
+  CHECK(parse(patterns(4096, "a")).rank_pattern.size() == 4096);
+  CHECK(contains(message_of(patterns(4097, "a")), "'rank_pattern' has more than 4096 keys"));
+  CHECK(contains(message_of(patterns(50'000, "a")), "'rank_pattern' has more than 4096 keys"));
+  CHECK(contains(message_of(patterns(40, "(?:a?){2000}")),
+                 "'rank_pattern' makes the regular expressions of the file too many"));
+  std::string keys = "{\"k\": 1";
+  for (int i = 0; i < 4096; ++i) {
+    keys += ", \"" + std::to_string(i) + "\": 1";
+  }
+  CHECK(contains(message_of(keys + "}"), "it has more than 4096 keys"));
+  CHECK(contains(message_of("{" + std::string(1 << 20, ' ') + "}"),
+                 "has 1048578 bytes, at most 1048576 may be"));
 }
 
 TEST_CASE("a text that JSON cannot hold is refused before anything is written") {

@@ -4,18 +4,19 @@
 #pragma once
 
 #include <algorithm>
-#include <loraplus/core/error.hpp>
+#include <loraplus/io/expression.hpp>
 #include <optional>
-#include <regex>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
 namespace loraplus {
 
 /// Modules: nothing told; names, each the whole name of a module or its end after a dot; or a
-/// regular expression for the whole name (ECMAScript, at most 4096 characters and 4 lookaheads, no
-/// back-references: a file must not be able to stop a program).
+/// regular expression of Python for the whole name. Not matched, and refused, are lookbehind,
+/// back-references, possessive repetitions, and flags but a leading (?i); and what is too large: a
+/// file must not be able to stop a program. Letters are those of ASCII.
 using ModuleNames = std::variant<std::monostate, std::vector<std::string>, std::string>;
 
 struct ModuleTargets {
@@ -27,55 +28,6 @@ struct ModuleTargets {
 };
 
 namespace detail {
-
-inline constexpr std::size_t longest_expression = 4096;
-inline constexpr std::size_t most_lookaheads = 4;
-
-/// Throws for an expression that could end the program or never end: the standard library compiles
-/// and matches by recursion, and looks ahead anew at each place of what is looked ahead over.
-inline void require_bounded(const std::string& expression) {
-  const std::string name = "'" + expression.substr(0, 32) + "...' is a regular expression of ";
-  if (expression.size() > longest_expression) {
-    throw ArgumentError(name + std::to_string(expression.size()) + " characters, at most " +
-                        std::to_string(longest_expression) + " may be");
-  }
-  std::size_t lookaheads = 0;
-  for (std::size_t at = 0; (at = expression.find("(?", at)) != std::string::npos; at += 2) {
-    if (expression.compare(at, 3, "(?:") != 0) ++lookaheads;
-  }
-  if (lookaheads > most_lookaheads) {
-    throw ArgumentError(name + std::to_string(lookaheads) + " lookaheads, at most " +
-                        std::to_string(most_lookaheads) + " may be");
-  }
-}
-
-/// Calls what compiles or matches. @throws ArgumentError that names the expression
-template <typename Function>
-auto with_expression(const std::string& expression, Function function) {
-  try {
-    return function();
-  } catch (const std::regex_error& error) {
-    throw ArgumentError("'" + expression +
-                        "' is no regular expression (ECMAScript): " + error.what());
-  }
-}
-
-inline std::regex compile(const std::string& expression) {
-  require_bounded(expression);
-  auto syntax = std::regex::ECMAScript;
-#ifdef __GLIBCXX__
-  // GNU's other way to match takes exponential time for some expressions, such as (a*)*b. This one
-  // refuses \1; other standard libraries give up by themselves, with an error.
-  syntax |= std::regex_constants::__polynomial;
-#endif
-  return with_expression(expression, [&] { return std::regex(expression, syntax); });
-}
-
-/// Whether the expression is one for the whole of the name.
-inline bool matches(const std::string& name, const std::string& expression) {
-  const std::regex compiled = compile(expression);
-  return with_expression(expression, [&] { return std::regex_match(name, compiled); });
-}
 
 inline bool ends_with_name(const std::string& module, const std::string& name) {
   return module == name || (module.size() > name.size() && module.ends_with(name) &&
@@ -110,6 +62,12 @@ inline bool is_kept_unadapted(const std::vector<std::string>& modules_to_save,
   });
 }
 
+/// Whether the part of a name is a number; one of more than 18 digits is that of no layer.
+inline bool is_number(const std::string& part) {
+  return !part.empty() && part.size() <= 18 &&
+         part.find_first_not_of("0123456789") == std::string::npos;
+}
+
 /// The index of the layer that the module is in: the first number as a part of its name after one
 /// of the patterns, or, if there is none, after any two parts.
 inline std::optional<Index> layer_index(const std::string& module,
@@ -119,8 +77,7 @@ inline std::optional<Index> layer_index(const std::string& module,
     std::size_t dot = module.find('.'), next = 0;
     for (; (next = module.find('.', dot + 1)) != std::string::npos; dot = next) {
       const std::string part = module.substr(dot + 1, next - dot - 1);
-      if (matches(part, "\\d{1,18}") &&
-          matches(module.substr(0, dot), pattern_expression(pattern))) {
+      if (is_number(part) && matches(module.substr(0, dot), pattern_expression(pattern))) {
         return std::stoll(part);
       }
     }

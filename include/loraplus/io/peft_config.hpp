@@ -6,10 +6,8 @@
 #include <cmath>
 #include <cstdint>
 #include <loraplus/adapter/lora_options.hpp>
-#include <loraplus/io/file_error.hpp>
+#include <loraplus/io/config_reader.hpp>
 #include <loraplus/io/module_targets.hpp>
-#include <nlohmann/json.hpp>
-#include <utility>
 
 namespace loraplus {
 
@@ -76,95 +74,6 @@ inline constexpr const char* refused_keys[] = {"alora_invocation_tokens",
                                                "use_qalora",
                                                "velora_config"};
 
-/// Reads one value after the other of a configuration; what is wrong is named by file and key.
-class ConfigReader {
- public:
-  ConfigReader(const nlohmann::ordered_json& json, std::string file)
-      : json_(json), file_(std::move(file)) {}
-
-  bool has(const char* key) const { return json_.contains(key) && !json_[key].is_null(); }
-
-  /// Whether the key has a value that asks for something.
-  bool asks(const char* key) const {
-    return has(key) && json_[key] != false && !(json_[key].is_structured() && json_[key].empty());
-  }
-
-  template <typename Value>
-  void read(const char* key, Value& value) const {
-    if (!has(key)) return;
-    try {
-      json_[key].get_to(value);
-    } catch (const nlohmann::json::exception&) {
-      fail(key, "cannot be " + json_[key].dump());
-    }
-  }
-
-  void read_count(const char* key, Index& value) const {
-    if (!has(key)) return;
-    if (!json_[key].is_number_unsigned() || json_[key] == 0) {
-      fail(key, "must be a positive integer, found " + json_[key].dump());
-    }
-    read(key, value);
-  }
-
-  /// A name or a list of them. @param expression whether a single string is a regular expression
-  void read_names(const char* key, ModuleNames& names) const {
-    if (!has(key)) return;
-    if (json_[key].is_string()) {
-      names = json_[key].get<std::string>();
-    } else {
-      std::vector<std::string> list;
-      read(key, list);
-      names = std::move(list);
-    }
-  }
-  void read_names(const char* key, std::vector<std::string>& names) const {
-    if (has(key) && json_[key].is_string()) {
-      const auto name = json_[key].get<std::string>();
-      if (!name.empty()) names = {name};
-    } else {
-      read(key, names);
-    }
-  }
-
-  void read_layers(const char* key, std::optional<std::vector<Index>>& layers) const {
-    if (!has(key)) return;
-    using Json = nlohmann::ordered_json;
-    const Json list = json_[key].is_array() ? json_[key] : Json::array({json_[key]});
-    layers.emplace();
-    for (const auto& layer : list) {
-      if (!layer.is_number_integer()) fail(key, "must hold integers, found " + layer.dump());
-      layers->push_back(layer.get<Index>());
-    }
-  }
-
-  template <typename Value>
-  void read_patterns(const char* key, PeftConfig::Patterns<Value>& patterns) const {
-    if (!has(key)) return;
-    if (!json_[key].is_object()) fail(key, "must be an object, found " + json_[key].dump());
-    for (const auto& [pattern, value] : json_[key].items()) {
-      const bool fits = std::is_integral_v<Value> ? value.is_number_unsigned() : value.is_number();
-      if (!fits || !(value.template get<double>() > 0)) {
-        fail(key, "must give '" + pattern + "' a positive " +
-                      (std::is_integral_v<Value> ? "integer" : "number") + ", found " +
-                      value.dump());
-      }
-      patterns.emplace_back(pattern, value.template get<Value>());
-    }
-  }
-
-  [[noreturn]] void fail(const char* key, const std::string& what) const {
-    throw FileError(file_ + ": '" + key + "' " + what);
-  }
-
-  const nlohmann::ordered_json& json() const { return json_; }
-  const std::string& file() const { return file_; }
-
- private:
-  const nlohmann::ordered_json& json_;
-  std::string file_;
-};
-
 inline void read_bias(const ConfigReader& reader, BiasMode& bias) {
   std::string text = "none";
   reader.read("bias", text);
@@ -180,30 +89,60 @@ inline void read_bias(const ConfigReader& reader, BiasMode& bias) {
 }
 
 /// Compiles all expressions, so that what is wrong with one is found here and told with its key.
-inline void require_expressions(const ConfigReader& reader, const PeftConfig& config) {
-  const auto require = [&](const char* key, const std::string& expression) {
+class ExpressionCheck {
+ public:
+  explicit ExpressionCheck(const ConfigReader& reader) : reader_(reader) {}
+
+  void require(const char* key, const std::string& expression) {
     try {
-      compile(expression);
+      elements_ += compiled(expression).elements();
     } catch (const ArgumentError& error) {
-      reader.fail(key, std::string("is wrong: ") + error.what());
+      reader_.fail(key, std::string("is wrong: ") + error.what());
     }
-  };
-  const auto require_if_one = [&](const char* key, const ModuleNames& names) {
+    if (elements_ > most_elements_together) {
+      reader_.fail(key, "makes the regular expressions of the file too many: of more than " +
+                            std::to_string(most_elements_together) + " elements together");
+    }
+  }
+  void require(const char* key, const ModuleNames& names) {
     if (const auto* expression = std::get_if<std::string>(&names)) require(key, *expression);
-  };
-  require_if_one("target_modules", config.modules.targets);
-  require_if_one("exclude_modules", config.modules.exclude);
+  }
+  template <typename Value>
+  void require(const char* key, const PeftConfig::Patterns<Value>& patterns) {
+    for (const auto& [pattern, value] : patterns) {
+      require(key, pattern_expression(pattern));
+    }
+  }
+
+ private:
+  const ConfigReader& reader_;
+  std::size_t elements_ = 0;
+};
+
+inline void require_expressions(const ConfigReader& reader, const PeftConfig& config) {
+  ExpressionCheck check(reader);
+  check.require("target_modules", config.modules.targets);
+  check.require("exclude_modules", config.modules.exclude);
   for (const std::string& name : config.modules.modules_to_save) {
-    require("modules_to_save", saved_expression(name));
+    check.require("modules_to_save", saved_expression(name));
   }
   for (const std::string& pattern : config.modules.layers_pattern) {
-    require("layers_pattern", pattern_expression(pattern));
+    check.require("layers_pattern", pattern_expression(pattern));
   }
-  for (const auto& [pattern, rank] : config.rank_pattern) {
-    require("rank_pattern", pattern_expression(pattern));
+  check.require("rank_pattern", config.rank_pattern);
+  check.require("alpha_pattern", config.alpha_pattern);
+}
+
+/// Layers are told with names of modules only, as PEFT has it.
+inline void require_layers_fit(const ConfigReader& reader, const PeftConfig& config) {
+  const bool is_expression = std::holds_alternative<std::string>(config.modules.targets);
+  for (const char* key : {"layers_to_transform", "layers_pattern"}) {
+    if (is_expression && reader.has(key)) {
+      reader.fail(key, "cannot be told where 'target_modules' is a string");
+    }
   }
-  for (const auto& [pattern, alpha] : config.alpha_pattern) {
-    require("alpha_pattern", pattern_expression(pattern));
+  if (!config.modules.layers_pattern.empty() && !config.modules.layers) {
+    reader.fail("layers_pattern", "is told without 'layers_to_transform'");
   }
 }
 
@@ -218,8 +157,12 @@ inline void read_initialization(const ConfigReader& reader,
   }
   std::string text;
   reader.read(key, text);
+  std::string lower = text;  // PEFT takes some of the names in any case
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
   for (const char* changes_base : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
-    if (text.starts_with(changes_base)) {
+    if (lower.starts_with(changes_base)) {
       reader.fail(key, "is \"" + text +
                            "\", which changed the base weights: save the adapter with PEFT's "
                            "path_initial_model_for_weight_conversion to get a plain one");
@@ -230,24 +173,21 @@ inline void read_initialization(const ConfigReader& reader,
 
 }  // namespace detail
 
+/// Refused is, besides what is wrong or not in this library, what takes long: more than 1 MiB, more
+/// than 4096 keys in an object, more than 128 levels, regular expressions of more than 2^17
+/// elements together. So is a lora_alpha of 0 or below, which PEFT takes: the library's scalings
+/// are positive.
 /// @param text the content of adapter_config.json, @param file its name, for errors
 /// @throws FileError that names the key for what is missing, wrong, or not in this library
 inline PeftConfig parse_peft_config(const std::string& text, const std::string& file) {
-  nlohmann::ordered_json json;
-  try {
-    json = nlohmann::ordered_json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    throw FileError(file + " is no JSON: " + error.what());
-  }
-  if (!json.is_object()) throw FileError(file + " must hold an object");
-  const detail::ConfigReader reader(json, file);
+  const detail::ConfigReader reader(text, file);
   if (!reader.has("peft_type")) throw FileError(file + " has no key 'peft_type'");
-  if (json["peft_type"] != "LORA") {
-    reader.fail("peft_type", "must be \"LORA\", found " + json["peft_type"].dump());
+  if (reader.json()["peft_type"] != "LORA") {
+    reader.fail("peft_type", "must be \"LORA\", found " + reader.shown("peft_type"));
   }
   for (const char* key : detail::refused_keys) {
     if (reader.asks(key)) {
-      reader.fail(key, "is " + json[key].dump() + ", which this library does not compute");
+      reader.fail(key, "is " + reader.shown(key) + ", which this library does not compute");
     }
   }
   PeftConfig config;
@@ -266,11 +206,12 @@ inline PeftConfig parse_peft_config(const std::string& text, const std::string& 
   reader.read("base_model_name_or_path", config.base_model_name_or_path);
   reader.read("task_type", config.task_type);
   const auto known = nlohmann::json::parse(detail::peft_defaults);
-  for (const auto& [key, value] : json.items()) {
+  for (const auto& [key, value] : reader.json().items()) {
     if (!known.contains(key)) config.unknown_keys.push_back(key);
   }
   detail::read_bias(reader, config.bias);
   detail::read_initialization(reader, config.init_lora_weights);
+  detail::require_layers_fit(reader, config);
   detail::require_expressions(reader, config);
   try {
     validate(config.options_for(""));
