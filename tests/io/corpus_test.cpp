@@ -1,8 +1,8 @@
 // What a fuzzer found to lead to new places, tests/golden/fuzz: read again without its help.
 #include <loraplus/io/peft_config.hpp>
-#include <loraplus/io/safetensors_header.hpp>
 
 #include "support/catch.hpp"
+#include "support/every_tensor.hpp"
 #include "support/files.hpp"
 
 namespace {
@@ -14,7 +14,7 @@ const fs::path corpus = fs::path(LORAPLUS_GOLDEN_DIR) / "fuzz";
 }  // namespace
 
 TEST_CASE("every header of the corpus is one whose tensors lie in the file, or an error") {
-  int accepted = 0, refused = 0;
+  int accepted = 0, refused = 0, converted = 0;
   for (const auto& entry : fs::directory_iterator(corpus / "safetensors")) {
     const std::string content = test::read(entry.path());
     const std::vector<char> exact(content.begin(), content.end());  // the sanitizer sees its end
@@ -24,6 +24,7 @@ TEST_CASE("every header of the corpus is one whose tensors lie in the file, or a
       for (const auto& tensor : header.tensors) {
         CHECK(header.data + tensor.end <= exact.size());
       }
+      converted += test::use_every_tensor(loraplus::Safetensors(entry.path()));
       ++accepted;
     } catch (const loraplus::SafetensorsError& error) {
       CHECK(std::string(error.what()).find("corpus") == 0);
@@ -32,6 +33,7 @@ TEST_CASE("every header of the corpus is one whose tensors lie in the file, or a
   }
   CHECK(accepted > 0);
   CHECK(refused > 0);
+  CHECK(converted > 0);
 }
 
 TEST_CASE("every configuration of the corpus is written and read again, or an error") {

@@ -126,6 +126,7 @@ TEST_CASE("each check of the reference implementation, in its order, names what 
         "{\"__metadata__\":[]}",
         "{\"__metadata__\":{\"a\":1}}",
         "{\"__metadata__\":{\"a\":{}}}",
+        "{\"__metadata__\":{},\"__metadata__\":{}}",
         "{\"t\":{\"dtype\":[],\"shape\":[1],\"data_offsets\":[0,4]}}",
         "{\"t\":{\"dtype\":\"F32\",\"shape\":1,\"data_offsets\":[0,4]}}",
         "{\"t\":{\"dtype\":\"F32\",\"shape\":[[1]],\"data_offsets\":[0,4]}}",
@@ -170,15 +171,61 @@ TEST_CASE("each check of the reference implementation, in its order, names what 
         SafetensorsFault::metadata_incomplete_buffer);
 }
 
-TEST_CASE("names that are there twice are refused") {
-  const std::string t = tensor("t", "F32", "1", "0,4");
-  CHECK(fault_of(file_of("{" + t + "," + tensor("t", "F32", "1", "4,8") + "}", 8)) ==
-        SafetensorsFault::duplicate_name);
-  CHECK(fault_of(file_of("{\"__metadata__\":{},\"__metadata__\":{}}", 0)) ==
-        SafetensorsFault::duplicate_name);
-  CHECK(fault_of(file_of("{\"t\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[1],"
-                         "\"data_offsets\":[0,1]}}",
-                         1)) == SafetensorsFault::duplicate_name);
+TEST_CASE("tensors of one name are refused, wherever they lie") {
+  for (const std::string offsets : {"4,8", "0,4", "9,4"}) {
+    CHECK(fault_of(file_of("{" + tensor("t", "F32", "1", "0,4") + "," +
+                               tensor("s", "F32", "", "8,12") + "," +
+                               tensor("t", "F32", "1", offsets) + "}",
+                           12)) == SafetensorsFault::duplicate_name);
+  }
+}
+
+TEST_CASE("a field that is there twice is what it is for the reference implementation") {
+  for (const std::string field : {R"("dtype":"U8")", R"("shape":[1])", R"("data_offsets":[0,1])"}) {
+    const std::string header =
+        one("U8", "1", "0,1").insert(one("U8", "1", "0,1").size() - 2, "," + field);
+    CAPTURE(header);
+    CHECK(fault_of(file_of(header, 1)) == SafetensorsFault::invalid_header_deserialization);
+    CHECK(test::contains(message_of(file_of(header, 1)), "'t' has two fields"));
+  }
+  CHECK_NOTHROW(read(file_of(R"({"__metadata__":{"a":"1","a":"2"}})", 0)));
+}
+
+TEST_CASE("a tensor is found by its name") {
+  const auto header =
+      read(file_of("{" + tensor("b", "U8", "1", "0,1") + "," + tensor("a", "U8", "1", "2,3") + "," +
+                       tensor("c", "U8", "1", "1,2") + "}",
+                   3));
+  for (const std::string name : {"a", "b", "c"}) {
+    REQUIRE(header.find(name) != nullptr);
+    CHECK(header.find(name)->name == name);
+  }
+  CHECK(header.find("a")->begin == 2);
+  CHECK(header.find("") == nullptr);
+  CHECK(header.find("bb") == nullptr);
+  CHECK(header.find("d") == nullptr);
+}
+
+TEST_CASE("a tensor has at most 64 dimensions") {
+  std::string shape = "1";
+  for (int i = 1; i < 64; ++i) {
+    shape += ",1";
+  }
+  CHECK(read(file_of(one("U8", shape, "0,1"), 1)).tensors[0].shape.size() == 64);
+  CHECK(test::contains(message_of(file_of(one("U8", shape + ",1", "0,1"), 1)),
+                       "'t' has more than 64 dimensions"));
+}
+
+TEST_CASE("blanks are passed over where they are none of a text's") {
+  const auto header =
+      read(file_of(" {\n\n \"a  \\\\\" :\t{ \"dtype\" : \"U8\" ,\r\n\"shape\":[ 1 ],  "
+                   "\"data_offsets\":[0 , 1] } ,\n\n"
+                   "\"__metadata__\":{\"x  y\":\"\\\"  z\"}} \n ",
+                   1));
+  CHECK(header.tensors[0].name == "a  \\");
+  CHECK(header.metadata.at("x  y") == "\"  z");
+  CHECK(fault_of(file_of(one("U8", "1  1", "0,1"), 1)) ==
+        SafetensorsFault::invalid_header_deserialization);
 }
 
 TEST_CASE("a message tells the tensor and what was expected") {
@@ -199,6 +246,13 @@ TEST_CASE("what is nested deeply is refused, however deeply") {
     CHECK(fault_of(file_of(std::string(depth, '['), 0)) ==
           SafetensorsFault::invalid_header_deserialization);
   }
+  const auto nested = [](std::size_t depth) {  // the header, the tensor and so many lists
+    return file_of("{\"t\":{\"more\":" + std::string(depth - 2, '[') + std::string(depth - 2, ']') +
+                       "," + one("U8", "1", "0,1").substr(6),
+                   1);
+  };
+  CHECK_NOTHROW(read(nested(127)));
+  CHECK(fault_of(nested(128)) == SafetensorsFault::invalid_header_deserialization);
 }
 
 TEST_CASE(

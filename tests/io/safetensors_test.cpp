@@ -23,6 +23,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
+template <typename Element>
+concept UsedInPlace = requires(const TensorView& tensor) {
+  tensor.in_place<Element>();
+};
+
 /// Bytes of memory of this process that are resident.
 std::size_t resident() {
   std::ifstream file("/proc/self/statm");
@@ -136,7 +141,35 @@ TEST_CASE("wrong uses of a tensor are named") {
   CHECK(test::contains(message([&] { file.at("eighths").to_vector<float>(); }),
                        "'eighths' (F8_E4M3, 24) has a type that cannot be converted"));
   CHECK(test::contains(message([&] { Safetensors(folder / "none"); }), "No such file"));
-  CHECK(test::contains(message([&] { Safetensors{folder}; }), folder.string()));
+  CHECK(test::contains(message([&] { Safetensors{folder}; }), folder.string() + ": it is no file"));
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  CHECK(test::contains(message([&] { Safetensors(folder / "pipe"); }), "pipe: it is no file"));
+}
+
+TEST_CASE("truth values are 0 and 1, whatever their bytes") {
+  const fs::path folder = test::fresh_folder("safetensors_truth");
+  TensorList tensors;
+  const std::vector<std::byte> bytes = {std::byte{0}, std::byte{1}, std::byte{7}, std::byte{255}};
+  tensors.add({"t", Dtype::boolean, {4}, bytes, {}});
+  write_safetensors(folder / "x", tensors);
+  CHECK(Safetensors(folder / "x").at("t").to_vector<float>() == Eigen::Vector4f(0, 1, 1, 1));
+  static_assert(!UsedInPlace<bool> && UsedInPlace<std::uint8_t>);
+}
+
+TEST_CASE("a dimension that no matrix has is refused where the tensor is used") {
+  const fs::path folder = test::fresh_folder("safetensors_dimensions");
+  const auto file_with = [&](const std::string& shape) {
+    const std::string header =
+        R"({"t":{"dtype":"F32","shape":[)" + shape + R"(],"data_offsets":[0,0]}})";
+    test::write(folder / "x", static_cast<char>(header.size()) + std::string(7, '\0') + header);
+    return Safetensors(folder / "x");
+  };
+  for (const std::string shape : {"0,18446744073709551615", "9223372036854775808,0"}) {
+    CHECK(test::contains(test::message_of<FileError>([&] { file_with(shape).at("t"); }),
+                         "'t' has a dimension of "));
+  }
+  const auto empty = file_with("0,9223372036854775807").at("t");
+  CHECK(empty.to_matrix<float>().cols() == 9223372036854775807);
 }
 
 TEST_CASE("a tensor that its file does not align is not used in place, but converted") {

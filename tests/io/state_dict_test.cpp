@@ -110,11 +110,15 @@ TEST_CASE("what is no network of linear layers is refused by name") {
     const Safetensors file = file_of(folder, tensors);
     return test::message_of<FileError>([&] { loraplus::load_mlp<float>(file); });
   };
-  TensorList none, norm = tensors_of({"fc1", "fc2"}), bias;
+  TensorList none, norm = tensors_of({"fc1", "fc2"}), bias, no_outputs, no_inputs;
   none.add("x", Vector<float>(Vector<float>::Ones(3)));
   norm.add("norm.weight", Vector<float>(Vector<float>::Ones(7)));
   bias.add("fc.weight", Matrix<float>(Matrix<float>::Ones(3, 2)));
   bias.add("fc.bias", Vector<float>(Vector<float>::Ones(2)));
+  no_outputs.add({"fc.weight", loraplus::Dtype::f32, {0, 1'000'000'000'000}, {}, {}});
+  no_inputs.add({"fc.weight", loraplus::Dtype::f32, {1'000'000'000'000, 0}, {}, {}});
+  CHECK(test::contains(message(no_outputs), "'fc.weight' (F32, 0 x 1000000000000) must have"));
+  CHECK(test::contains(message(no_inputs), "'fc.weight' (F32, 1000000000000 x 0) must have"));
   CHECK(test::contains(message(none), "has no linear layer"));
   CHECK(test::contains(message(norm), "unexpected: norm.weight"));
   CHECK(test::contains(message(bias), "'fc.bias' (F32, 2) must have the 3 outputs of 'fc.weight'"));

@@ -1,45 +1,18 @@
 // A training step allocates nothing. This test is a program of its own: it makes Eigen's own
-// allocations throw, and counts those of the library.
+// allocations throw, and counts those of the library; with the address sanitizer only Eigen's are
+// seen.
 #include <stdexcept>
 
 #define EIGEN_RUNTIME_NO_MALLOC
 #define eigen_assert(condition) \
   ((condition) ? static_cast<void>(0) : throw std::logic_error("Eigen: " #condition))
 
-#include <atomic>
-#include <cstdlib>
 #include <loraplus/loraplus.hpp>
-#include <new>
 
+#include "support/allocations.hpp"
 #include "support/catch.hpp"
 #include "support/matrices.hpp"
 #include "support/sparse_weight.hpp"
-
-namespace {
-
-std::atomic<long> allocations = 0;
-
-}  // namespace
-
-// The address sanitizer brings these operators itself; there only Eigen's allocations are seen.
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define LORAPLUS_ADDRESS_SANITIZER
-#endif
-#endif
-#if !defined(LORAPLUS_ADDRESS_SANITIZER) && !defined(__SANITIZE_ADDRESS__)
-void* operator new(std::size_t size) {
-  ++allocations;
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t /*size*/) noexcept {
-  std::free(memory);
-}
-#endif
 
 namespace {
 
@@ -49,13 +22,13 @@ using namespace loraplus;
 template <typename Step>
 void require_no_allocation(Step&& step) {
   step();
-  const long before = allocations;
+  const long before = test::allocations.count;
   Eigen::internal::set_is_malloc_allowed(false);
   for (int i = 0; i < 3; ++i) {
     step();
   }
   Eigen::internal::set_is_malloc_allowed(true);
-  CHECK(allocations == before);
+  CHECK(test::allocations.count == before);
 }
 
 std::vector<int> labels(Index n, Index classes) {

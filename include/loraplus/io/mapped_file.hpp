@@ -23,15 +23,15 @@ class MappedFile {
  public:
   /// @throws FileError if it cannot be opened, or is no file
   explicit MappedFile(const std::filesystem::path& file) {
-    const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) fail(file);
+    // not to wait for whoever writes into a pipe
+    const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0) fail(file, std::strerror(errno));
     struct stat facts {};
     const bool known = ::fstat(descriptor, &facts) == 0;
     if (!known || !S_ISREG(facts.st_mode)) {
-      const int error = known ? EINVAL : errno;
+      const std::string reason = known ? "it is no file" : std::strerror(errno);
       ::close(descriptor);
-      errno = error;
-      fail(file);
+      fail(file, reason);
     }
     size_ = static_cast<std::size_t>(facts.st_size);
     if (size_ > 0) data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
@@ -39,8 +39,7 @@ class MappedFile {
     ::close(descriptor);
     if (data_ == MAP_FAILED) {
       data_ = nullptr;
-      errno = error;
-      fail(file);
+      fail(file, std::strerror(error));
     }
   }
 
@@ -60,8 +59,8 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
 
  private:
-  [[noreturn]] static void fail(const std::filesystem::path& file) {
-    throw FileError("cannot read " + file.string() + ": " + std::strerror(errno));
+  [[noreturn]] static void fail(const std::filesystem::path& file, const std::string& reason) {
+    throw FileError("cannot read " + file.string() + ": " + reason);
   }
 
   void* data_ = nullptr;

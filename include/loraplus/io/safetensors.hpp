@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <limits>
 #include <loraplus/core/error.hpp>
 #include <loraplus/io/atomic_file.hpp>
 #include <loraplus/io/mapped_file.hpp>
 #include <loraplus/io/safetensors_header.hpp>
 #include <loraplus/io/tensor.hpp>
 #include <memory>
-#include <unordered_map>
+#include <set>
 
 namespace loraplus {
 
@@ -19,11 +20,7 @@ class Safetensors {
   explicit Safetensors(const std::filesystem::path& file)
       : name_(file.string()),
         file_(std::make_shared<const MappedFile>(file)),
-        header_(read_safetensors_header(file_->bytes(), name_)) {
-    for (std::size_t i = 0; i < header_.tensors.size(); ++i) {
-      index_.emplace(header_.tensors[i].name, i);
-    }
-  }
+        header_(read_safetensors_header(file_->bytes(), name_)) {}
 
   const std::string& name() const { return name_; }
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
@@ -38,19 +35,23 @@ class Safetensors {
     return found;
   }
 
-  bool contains(const std::string& name) const { return index_.count(name) > 0; }
+  bool contains(const std::string& name) const { return header_.find(name) != nullptr; }
 
-  /// @throws FileError if there is none of this name
+  /// @throws FileError if there is none of this name, or it has a dimension of 2^63 or more, as a
+  /// tensor without elements can have
   TensorView at(const std::string& name) const {
-    const auto found = index_.find(name);
-    if (found == index_.end()) throw FileError(name_ + " has no tensor '" + name + "'");
-    const TensorInfo& info = header_.tensors[found->second];
-    TensorView view{info.name, info.dtype, {}, {}, name_};
-    for (const std::uint64_t size : info.shape) {
+    const TensorInfo* info = header_.find(name);
+    if (info == nullptr) throw FileError(name_ + " has no tensor '" + name + "'");
+    TensorView view{name, info->dtype, {}, {}, name_};
+    for (const std::uint64_t size : info->shape) {
+      if (size > static_cast<std::uint64_t>(std::numeric_limits<Index>::max())) {
+        throw FileError(name_ + ": '" + name + "' has a dimension of " + std::to_string(size) +
+                        ", which no matrix has");
+      }
       view.shape.push_back(static_cast<Index>(size));
     }
-    view.bytes = file_->bytes().subspan(static_cast<std::size_t>(header_.data + info.begin),
-                                        static_cast<std::size_t>(info.end - info.begin));
+    view.bytes = file_->bytes().subspan(static_cast<std::size_t>(header_.data + info->begin),
+                                        static_cast<std::size_t>(info->end - info->begin));
     return view;
   }
 
@@ -58,7 +59,6 @@ class Safetensors {
   std::string name_;
   std::shared_ptr<const MappedFile> file_;
   SafetensorsHeader header_;
-  std::unordered_map<std::string, std::size_t> index_;
 };
 
 /// The tensors of a file to be written.

@@ -5,19 +5,24 @@
 //
 //     N, 8 bytes, little-endian | header, N bytes of JSON | the elements of all tensors
 //
-// and the checks are those of the reference implementation, in its order, with duplicate names
-// besides, which it lets pass.
+// and the checks are those of the reference implementation, in its order. Besides, three things are
+// refused that it lets pass: tensors of one name, tensors of more than 64 dimensions, and those
+// that are written in other ways than files are, as lists or with {"F32":null} for a type.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <deque>
+#include <iterator>
 #include <loraplus/io/dtype.hpp>
 #include <loraplus/io/file_error.hpp>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <numeric>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace loraplus {
@@ -29,7 +34,7 @@ enum class SafetensorsFault {
   invalid_header_length,           ///< the file ends within the header
   invalid_header,                  ///< the header is not UTF-8
   invalid_header_deserialization,  ///< no JSON, or not that of a header
-  duplicate_name,                  ///< two tensors or two fields have one name
+  duplicate_name,                  ///< two tensors have one name
   invalid_offset,                  ///< a hole, an overlap, or an end before its beginning
   validation_overflow,             ///< a shape of 2^64 bits or more
   misaligned_slice,                ///< a tensor that ends within a byte
@@ -59,8 +64,18 @@ struct TensorInfo {
 
 struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
-  std::vector<TensorInfo> tensors;  ///< by their place in the file
-  std::uint64_t data = 0;           ///< where the first tensor begins in the file
+  std::deque<TensorInfo> tensors;    ///< by their place in the file; not in one piece of memory
+  std::vector<std::size_t> by_name;  ///< their indices, by their names
+  std::uint64_t data = 0;            ///< where the first tensor begins in the file
+
+  /// The tensor of this name, or null.
+  const TensorInfo* find(const std::string& name) const {
+    const auto found = std::lower_bound(
+        by_name.begin(), by_name.end(), name,
+        [&](std::size_t i, const std::string& wanted) { return tensors[i].name < wanted; });
+    if (found == by_name.end() || tensors[*found].name != name) return nullptr;
+    return &tensors[*found];
+  }
 };
 
 namespace detail {
@@ -102,13 +117,50 @@ inline bool is_utf8(std::string_view text) {
   return true;
 }
 
+/// The characters of a header, where blanks that follow each other outside of texts are one: the
+/// parser would keep them all.
+class HeaderText {
+ public:
+  using iterator_category = std::input_iterator_tag;
+  using value_type = char;
+  using difference_type = std::ptrdiff_t;
+  using pointer = const char*;
+  using reference = const char&;
+
+  HeaderText(const char* at, const char* end) : at_(at), end_(end) {}
+
+  reference operator*() const { return *at_; }
+  HeaderText& operator++() {
+    const char c = *at_++;
+    if (is_text_) {
+      if (!is_escaped_ && c == '"') is_text_ = false;
+      is_escaped_ = !is_escaped_ && c == '\\';
+    } else if (c == '"') {
+      is_text_ = true;
+    } else if (is_blank(c)) {
+      while (at_ != end_ && is_blank(*at_)) {
+        ++at_;
+      }
+    }
+    return *this;
+  }
+  bool operator==(const HeaderText& other) const { return at_ == other.at_; }
+
+ private:
+  static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+  const char* at_;
+  const char* end_;
+  bool is_text_ = false;
+  bool is_escaped_ = false;
+};
+
 /// Builds a header of the events of a JSON parser; says what is wrong at the first event that does
 /// not fit. Unknown fields of a tensor are passed over.
 class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
  public:
   explicit HeaderReader(SafetensorsHeader& header) : header_(header) {}
 
-  SafetensorsFault fault() const { return fault_; }
   const std::string& problem() const { return problem_; }
 
   bool null() override {
@@ -120,7 +172,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool number_unsigned(std::uint64_t number) override {
     if (depth_ == 3 && place_ == Place::shape) {
       tensor_.shape.push_back(number);
-      return true;
+      return tensor_.shape.size() <= most_dimensions || refuse("has more than 64 dimensions");
     }
     if (depth_ == 3 && place_ == Place::offsets) {
       offsets_.push_back(number);
@@ -154,15 +206,16 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       place_ = name == "__metadata__" ? Place::metadata : Place::tensor;
       tensor_ = {name, Dtype::f32, {}, 0, 0};
       offsets_.clear();
-      fields_.clear();
-      if (!names_.insert(name).second)
-        return refuse_duplicate("there are two called '" + name + "'");
+      fields_ = {};
+      if (place_ == Place::metadata && std::exchange(has_metadata_, true)) {
+        return refuse("is there twice");
+      }
     } else if (depth_ == 2) {
       field_ = name;
       if (place_ == Place::metadata) return true;
-      place_ = place_of(name);
-      if (place_ != Place::skipped && !fields_.insert(name).second) {
-        return refuse_duplicate("'" + tensor_.name + "' has two fields '" + name + "'");
+      place_ = place_of(field_);
+      if (place_ != Place::skipped && std::exchange(field(place_), true)) {
+        return refuse("has two fields '" + field_ + "'");
       }
     }
     return true;
@@ -170,10 +223,10 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool end_object() override {
     --depth_;
     if (depth_ == 1 && place_ != Place::metadata) {
-      for (const char* field : {"dtype", "shape", "data_offsets"}) {
-        if (fields_.count(field) == 0) return refuse(std::string("has no field '") + field + "'");
+      for (const char* name : {"dtype", "shape", "data_offsets"}) {
+        if (!field(place_of(name))) return refuse(std::string("has no field '") + name + "'");
       }
-      header_.tensors.push_back(tensor_);
+      header_.tensors.push_back(std::move(tensor_));
     }
     return true;
   }
@@ -198,9 +251,10 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
  private:
-  enum class Place { none, metadata, tensor, dtype, shape, offsets, skipped };
+  enum class Place { dtype, shape, offsets, none, metadata, tensor, skipped };
 
-  static constexpr int deepest = 128;
+  static constexpr int deepest = 127;
+  static constexpr std::size_t most_dimensions = 64;  // NumPy's and PyTorch's bound
 
   static Place place_of(const std::string& field) {
     if (field == "dtype") return Place::dtype;
@@ -219,22 +273,18 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     problem_ = place_ == Place::none ? "it " + what : "'" + tensor_.name + "' " + what;
     return false;
   }
-  bool refuse_duplicate(const std::string& what) {
-    fault_ = SafetensorsFault::duplicate_name;
-    problem_ = what;
-    return false;
-  }
+  /// Whether the tensor has its type, its shape, or its offsets.
+  bool& field(Place place) { return fields_[static_cast<std::size_t>(place)]; }
 
   SafetensorsHeader& header_;
-  SafetensorsFault fault_ = SafetensorsFault::invalid_header_deserialization;
   std::string problem_;
   int depth_ = 0;
   Place place_ = Place::none;
   std::string field_;  // at depth 2
   TensorInfo tensor_;
   std::vector<std::uint64_t> offsets_;
-  std::set<std::string> names_;
-  std::set<std::string> fields_;
+  std::array<bool, 3> fields_ = {};
+  bool has_metadata_ = false;
 };
 
 /// Bytes of a tensor of this type and shape. @throws SafetensorsError
@@ -255,12 +305,30 @@ inline std::uint64_t byte_count(const TensorInfo& tensor, const std::string& whe
   return count / 8;
 }
 
-/// Sorts the tensors by their places and checks that they follow each other without a gap.
-/// @return the bytes they have together; @throws SafetensorsError
-inline std::uint64_t check_tensors(std::vector<TensorInfo>& tensors, const std::string& where) {
+/// Sorts the tensors by their places, and their indices by their names.
+/// @throws SafetensorsError for two of one name
+inline void sort_tensors(SafetensorsHeader& header, const std::string& where) {
+  auto& tensors = header.tensors;
   std::stable_sort(tensors.begin(), tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
     return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
   });
+  auto& by_name = header.by_name;
+  by_name.resize(tensors.size());
+  std::iota(by_name.begin(), by_name.end(), std::size_t{0});
+  std::sort(by_name.begin(), by_name.end(),
+            [&](std::size_t a, std::size_t b) { return tensors[a].name < tensors[b].name; });
+  const auto twice = std::adjacent_find(
+      by_name.begin(), by_name.end(),
+      [&](std::size_t a, std::size_t b) { return tensors[a].name == tensors[b].name; });
+  if (twice == by_name.end()) return;
+  throw SafetensorsError(SafetensorsFault::duplicate_name,
+                         where + "there are two called '" + tensors[*twice].name + "'");
+}
+
+/// Checks that the tensors, sorted by their places, follow each other without a gap.
+/// @return the bytes they have together; @throws SafetensorsError
+inline std::uint64_t check_tensors(const std::deque<TensorInfo>& tensors,
+                                   const std::string& where) {
   std::uint64_t at = 0;
   for (const TensorInfo& tensor : tensors) {
     if (tensor.begin != at || tensor.end < tensor.begin) {
@@ -312,9 +380,13 @@ inline SafetensorsHeader read_safetensors_header(std::span<const std::byte> file
   constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";  // which the parser would pass over
   require(text.substr(0, 3) != byte_order_mark, SafetensorsFault::invalid_header_deserialization,
           "the header begins with a mark");
-  const bool valid = nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
-  require(valid, reader.fault(), "the header is damaged: " + reader.problem());
+  const char* end = text.data() + text.size();
+  const bool valid = nlohmann::json::sax_parse(detail::HeaderText(text.data(), end),
+                                               detail::HeaderText(end, end), &reader);
+  require(valid, SafetensorsFault::invalid_header_deserialization,
+          "the header is damaged: " + reader.problem());
 
+  detail::sort_tensors(header, where);
   const std::uint64_t bytes = detail::check_tensors(header.tensors, where);
   header.data = 8 + size;
   require(bytes == file.size() - header.data, SafetensorsFault::metadata_incomplete_buffer,

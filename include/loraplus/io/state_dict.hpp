@@ -82,6 +82,7 @@ Loaded<Network> load_stages(const Safetensors& file, const MlpLayout& layout, Ma
   for (const std::string& module : modules) {
     const TensorView weight = file.at(module + ".weight");
     if (weight.shape.size() != 2) weight.fail("must have two dimensions");
+    if (weight.rows() == 0 || weight.cols() == 0) weight.fail("must have elements");
     report.used.push_back(weight.name);
     std::optional<TensorView> bias;
     if (file.contains(module + ".bias")) {

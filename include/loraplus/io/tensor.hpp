@@ -8,6 +8,7 @@
 #include <loraplus/io/file_error.hpp>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace loraplus {
@@ -40,11 +41,12 @@ struct TensorView {
     return text;
   }
 
-  /// The elements in place, rows x cols.
+  /// The elements in place, rows x cols. Not truth values: a file can have others than 0 and 1.
   /// @throws FileError if they are of another type, or do not lie in memory as that type must, or
   /// the tensor has more than two dimensions
   template <typename Element>
-  Eigen::Map<const TensorMatrix<Element>> in_place() const {
+  requires(!std::is_same_v<Element, bool>) Eigen::Map<const TensorMatrix<Element>> in_place()
+  const {
     require_matrix();
     if (dtype != dtype_of<Element>) {
       fail("cannot be used in place as " + std::string(to_string(dtype_of<Element>)));
@@ -55,19 +57,17 @@ struct TensorView {
     return {reinterpret_cast<const Element*>(bytes.data()), rows(), cols()};
   }
 
-  /// The elements converted, rows x cols; each as a static_cast does it.
+  /// The elements converted, rows x cols; each as a static_cast does it, a truth value to 0 or 1.
   /// @throws FileError if there is no such conversion, or the tensor has more than two dimensions
   template <RealScalar Scalar>
   Matrix<Scalar> to_matrix() const {
     require_matrix();
     Matrix<Scalar> matrix(rows(), cols());
-    const bool known = visit_dtype(dtype, [&](auto element) {
-      using Element = decltype(element);
+    const bool known = visit_dtype(dtype, [&]<typename Element>(Element /*zero*/) {
       const std::byte* from = bytes.data();
       for (Index row = 0; row < matrix.rows(); ++row) {
         for (Index col = 0; col < matrix.cols(); ++col) {
-          std::memcpy(&element, from, sizeof(Element));
-          matrix(row, col) = static_cast<Scalar>(element);
+          matrix(row, col) = static_cast<Scalar>(read<Element>(from));
           from += sizeof(Element);
         }
       }
@@ -88,6 +88,16 @@ struct TensorView {
   }
 
  private:
+  template <typename Element>
+  static Element read(const std::byte* from) {
+    if constexpr (std::is_same_v<Element, bool>) {
+      return *from != std::byte{0};  // no other byte than 0 and 1 is a bool
+    } else {
+      Element element;
+      std::memcpy(&element, from, sizeof(Element));
+      return element;
+    }
+  }
   void require_matrix() const {
     if (shape.size() > 2) fail("must have at most two dimensions");
   }
