@@ -170,6 +170,7 @@ TEST_CASE("a dimension that no matrix has is refused where the tensor is used") 
   }
   const auto empty = file_with("0,9223372036854775807").at("t");
   CHECK(empty.to_matrix<float>().cols() == 9223372036854775807);
+  CHECK(file_with("9223372036854775807,0").at("t").to_matrix<float>().size() == 0);  // at once
 }
 
 TEST_CASE("a tensor that its file does not align is not used in place, but converted") {

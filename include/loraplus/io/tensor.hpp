@@ -64,6 +64,7 @@ struct TensorView {
     require_matrix();
     Matrix<Scalar> matrix(rows(), cols());
     const bool known = visit_dtype(dtype, [&]<typename Element>(Element /*zero*/) {
+      if (bytes.empty()) return;  // however many rows there are of nothing
       const std::byte* from = bytes.data();
       for (Index row = 0; row < matrix.rows(); ++row) {
         for (Index col = 0; col < matrix.cols(); ++col) {
