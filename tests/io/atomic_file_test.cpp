@@ -90,4 +90,16 @@ TEST_CASE("killed at any moment, the old file or the new one is there, whole") {
     written += number > 0 ? 1 : 0;
   }
   CHECK(written > 0);
+  put(folder / "x", version(0));
+  CHECK(count_files(folder) == 1);  // what the killed ones left is gone
+}
+
+TEST_CASE("what a killed program left of a file goes when the file is written again") {
+  const fs::path folder = test::fresh_folder("atomic_file_left");
+  test::write(folder / ".x.1.0.part", "left");
+  test::write(folder / ".y.1.0.part", "left of another");
+  test::write(folder / ".x.notes.part", "a user's");
+  put(folder / "x", "new");
+  CHECK_FALSE(fs::exists(folder / ".x.1.0.part"));
+  CHECK(count_files(folder) == 3);
 }

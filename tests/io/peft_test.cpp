@@ -1,5 +1,6 @@
 #include <loraplus/io/peft.hpp>
 #include <loraplus/loraplus.hpp>
+#include <thread>
 
 #include "support/catch.hpp"
 #include "support/errors.hpp"
@@ -491,7 +492,9 @@ TEST_CASE("an alpha is saved as it was given") {
   }
 }
 
-// PEFT's tests/test_custom_models.py: names of adapters of which one is a part of another.
+// PEFT's tests/test_custom_models.py: names of adapters of which one is a part of another. PEFT
+// keeps them in one network and tells their tensors apart by these names; here each is of a network
+// of its own, and its folder alone has the name.
 TEST_CASE("T32: of several adapters each folder has the tensors of its own alone") {
   const fs::path folder = test::fresh_folder("peft_adapters");
   const Names names = {"default", "default2", "efaul", "foodefault_bar", "other_default"};
@@ -517,6 +520,34 @@ TEST_CASE("T32: of several adapters each folder has the tensors of its own alone
                  "none"));
 }
 
+TEST_CASE("T32: layers that are called as adapters, or parts of their tensors' names, are") {
+  const fs::path folder = test::fresh_folder("peft_layer_names");
+  std::mt19937_64 generator{7};
+  const Names names = {"default",    "efaul",         "lora_A",
+                       "base_layer", "lora_B.weight", "other_default"};
+  std::vector<FrozenMlp<Weight>::Stage> stages;
+  for (const std::string& name : names) {
+    const loraplus::Linear<float> layer(6, 6, generator);
+    stages.push_back(
+        {name, loraplus::FrozenLinear(Weight(layer.weight(), layer.bias())), Activation::tanh});
+  }
+  const FrozenMlp<Weight> base(std::move(stages));
+  auto network = adapt(base,
+                       {.lora = {.rank = 2,
+                                 .initialization = loraplus::Initialization::b_uniform,
+                                 .bias = BiasMode::lora_only},
+                        .targets = {"default", "lora_A", "base_layer", "lora_B.weight"}},
+                       generator);
+  loraplus::for_each_adapter(network, [&](auto& layer) {
+    layer.set_factors(test::random_matrix<float>(2, 6, 4), layer.factors().b());
+  });
+  save_peft(folder, network);
+  const auto loaded = load_peft(folder, base);
+  CHECK(loaded.report.complete());
+  CHECK(loaded.report.used.size() == 12);
+  CHECK(test::same_bits(loraplus::predict(loaded.network, x), loraplus::predict(network, x)));
+}
+
 TEST_CASE("killed at any moment of saving, the old adapter or the new one is there, whole") {
   const fs::path folder = test::fresh_folder("peft_killed");
   // The same tensors' shapes with another alpha: a mixture of the two would be loaded in silence.
@@ -540,5 +571,45 @@ TEST_CASE("killed at any moment of saving, the old adapter or the new one is the
   }
   CHECK(seen_second > 0);
   save_peft(folder, first);
-  CHECK_FALSE(fs::exists(folder / ".next"));
+  CHECK(std::distance(fs::directory_iterator(folder), {}) == 2);  // nothing that the killed left
+}
+
+TEST_CASE("who loads beside who saves gets the old adapter or the new one, never an error") {
+  const fs::path folder = test::fresh_folder("peft_beside");
+  const auto first = trained_network({.lora = {.rank = 2, .alpha = 1}, .targets = {"fc1"}});
+  const auto second = trained_network({.lora = {.rank = 2, .alpha = 64}, .targets = {"fc1"}});
+  const auto y_first = loraplus::predict(first, x), y_second = loraplus::predict(second, x);
+  const auto base = base_network();
+  save_peft(folder, first);
+  std::atomic<bool> done = false;
+  std::thread saver([&] {
+    for (int i = 0; !done; ++i) {
+      save_peft(folder, i % 2 == 0 ? second : first);
+    }
+  });
+  int mixed = 0, failed = 0;
+  for (int i = 0; i < 4000; ++i) {
+    try {
+      const auto y = loraplus::predict(load_peft(folder, base).network, x);
+      mixed += test::same_bits(y, y_first) || test::same_bits(y, y_second) ? 0 : 1;
+    } catch (const FileError&) {
+      ++failed;
+    }
+  }
+  done = true;
+  saver.join();
+  CHECK(mixed == 0);
+  CHECK(failed == 0);
+}
+
+TEST_CASE("a saving that was killed between its moves is finished by who loads, for Python too") {
+  const fs::path folder = test::fresh_folder("peft_finished");
+  const auto first = trained_network({.lora = {.rank = 2, .alpha = 1}, .targets = {"fc1"}});
+  const auto second = trained_network({.lora = {.rank = 2, .alpha = 64}, .targets = {"fc1"}});
+  save_peft(folder, first);
+  save_peft(folder / ".next", second);
+  fs::rename(folder / ".next" / "adapter_config.json", folder / "adapter_config.json");
+  const auto loaded = load_peft(folder, base_network());
+  CHECK(test::same_bits(loraplus::predict(loaded.network, x), loraplus::predict(second, x)));
+  CHECK(std::distance(fs::directory_iterator(folder), {}) == 2);
 }

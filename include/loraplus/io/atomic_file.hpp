@@ -4,12 +4,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
 #include <loraplus/io/file_error.hpp>
+#include <loraplus/io/part.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -32,34 +32,27 @@ inline void sync_folder(const std::filesystem::path& folder) {
 /// A file that is written as a whole or not at all. What is written goes to another name in the
 /// same folder; commit() has it on the disk and gives it its name, in place of the file that had
 /// it. If the program is killed before that, the old file is there, and beside it one whose name
-/// begins with a dot and ends with ".part"; if commit() is not called, neither.
+/// begins with a dot and ends with ".part", until this file is written the next time; if commit()
+/// is not called, neither.
 class AtomicFile {
  public:
   /// @throws FileError if the folder cannot be written to
   explicit AtomicFile(std::filesystem::path file) : file_(std::move(file)) {
-    static std::atomic<unsigned> count = 0;
-    do {
-      part_ = file_.parent_path() /
-              ('.' + file_.filename().string() + '.' + std::to_string(::getpid()) + '.' +
-               std::to_string(count++) + ".part");
-      descriptor_ = ::open(part_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    } while (descriptor_ < 0 && errno == EEXIST);
-    if (descriptor_ < 0) fail("cannot write");
+    part_ = detail::make_part(file_.parent_path(), file_.filename().string(), lock_,
+                              [&](const std::filesystem::path& part) { return open(part); });
   }
 
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
   ~AtomicFile() {
-    if (descriptor_ < 0) return;
-    ::close(descriptor_);
-    ::unlink(part_.c_str());
+    if (opened_.value() >= 0) ::unlink(part_.c_str());
   }
 
   /// @throws FileError
   void write(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
-      const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
+      const ssize_t written = ::write(opened_.value(), bytes.data(), bytes.size());
       if (written < 0 && errno == EINTR) continue;
       if (written < 0) fail("cannot write");
       bytes = bytes.subspan(static_cast<std::size_t>(written));
@@ -69,20 +62,30 @@ class AtomicFile {
 
   /// @throws FileError; then the old file is as it was
   void commit() {
-    if (::fsync(descriptor_) != 0) fail("cannot write");
+    if (::fsync(opened_.value()) != 0) fail("cannot write");
     if (::rename(part_.c_str(), file_.c_str()) != 0) fail("cannot name");
-    ::close(std::exchange(descriptor_, -1));
+    opened_ = {};
+    lock_ = {};
     detail::sync_folder(file_.has_parent_path() ? file_.parent_path() : ".");
   }
 
  private:
+  /// @return whether there was nothing of this name
+  bool open(const std::filesystem::path& part) {
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+    opened_ = detail::Descriptor(::open(part.c_str(), flags, 0666));
+    if (opened_.value() < 0 && errno != EEXIST) fail("cannot write");
+    return opened_.value() >= 0;
+  }
+
   [[noreturn]] void fail(const char* what) const {
     throw FileError(std::string(what) + ' ' + file_.string() + ": " + std::strerror(errno));
   }
 
   std::filesystem::path file_;
   std::filesystem::path part_;
-  int descriptor_ = -1;
+  detail::Descriptor opened_;
+  detail::Lock lock_;  // on the part, as long as it is one
 };
 
 }  // namespace loraplus

@@ -26,6 +26,22 @@ inline std::string read_text(const std::filesystem::path& file) {
   return {std::istreambuf_iterator<char>(stream), {}};
 }
 
+/// The files of an adapter, both of one saving.
+struct PeftFiles {
+  std::string config_name;
+  std::string config;
+  Safetensors tensors;
+};
+
+/// @throws FileError
+inline PeftFiles open_peft(const std::filesystem::path& folder) {
+  return open_together(
+      folder, std::array<std::string, 2>{peft_config_file, peft_tensor_file},
+      [](const std::filesystem::path& config, const std::filesystem::path& tensors) {
+        return PeftFiles{config.string(), read_text(config), Safetensors(tensors)};
+      });
+}
+
 /// Takes tensors of an adapter by their names, and keeps account of them.
 class PeftTensors {
  public:
@@ -203,13 +219,12 @@ void expand_all_linear(const FrozenMlp<Weight>& base, ModuleTargets& modules) {
 /// configuration's key, or the tensor with the shape found and the one needed
 template <FrozenWeight Weight>
 LoadedPeft<Weight> load_peft(const std::filesystem::path& folder, const FrozenMlp<Weight>& base) {
-  const auto config_file = current_file(folder, detail::peft_config_file);
-  PeftConfig config = parse_peft_config(detail::read_text(config_file), config_file.string());
+  const detail::PeftFiles files = detail::open_peft(folder);
+  PeftConfig config = parse_peft_config(files.config, files.config_name);
   detail::expand_all_linear(base, config.modules);
-  detail::require_targets(base, config.modules, config_file.string());
-  detail::require_adaptable(base, config.modules, config_file.string());
-  const Safetensors file(current_file(folder, detail::peft_tensor_file));
-  detail::PeftTensors tensors(file);
+  detail::require_targets(base, config.modules, files.config_name);
+  detail::require_adaptable(base, config.modules, files.config_name);
+  detail::PeftTensors tensors(files.tensors);
   auto network = detail::replace_layers(base, [&](const auto& stage) -> AdaptedLayer<Weight> {
     if (const auto saved = saved_module(config.modules, stage.name)) {
       return detail::load_saved<Weight>(stage, *saved, config.bias, tensors);
