@@ -1,6 +1,8 @@
-// Files: a safetensors file written as write_safetensors does it, whole or not at all, beside the
-// same bytes written plainly, with and without having them on the disk; and one opened to use one
-// of its tensors, beside reading it whole. Files of this program lie in the folder it is run in.
+// Files: a safetensors file written as write_safetensors does it, whole or not at all, with and
+// without the copying of the matrices into the order of a file, beside the same bytes written
+// plainly, with and without having them on the disk; and one opened to use one of its tensors,
+// beside reading it whole, into memory or into matrices. Files of this program lie in the folder it
+// is run in.
 #include <benchmark/benchmark.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -16,12 +18,20 @@ using loraplus::Matrix;
 constexpr int tensors = 16;
 const fs::path folder = "file_io.tmp";
 
-/// `megabytes` of 2^20 bytes in 16 tensors.
-loraplus::TensorList make_tensors(std::int64_t megabytes) {
+std::string name_of(int tensor) {
+  return "layer." + std::to_string(tensor) + ".weight";
+}
+
+/// One of 16 that have `megabytes` of 2^20 bytes together, column-major as weights are.
+Matrix<float> make_matrix(std::int64_t megabytes) {
+  return Matrix<float>::Random(megabytes * (1 << 18) / tensors / 256, 256);
+}
+
+/// The same matrix 16 times, copied each time.
+loraplus::TensorList make_tensors(const Matrix<float>& matrix) {
   loraplus::TensorList list;
-  const Matrix<float> tensor = Matrix<float>::Random(megabytes * (1 << 18) / tensors / 256, 256);
   for (int i = 0; i < tensors; ++i) {
-    list.add("layer." + std::to_string(i) + ".weight", tensor);
+    list.add(name_of(i), matrix);
   }
   return list;
 }
@@ -31,7 +41,7 @@ void count_bytes(benchmark::State& state) {
 }
 
 void write_plainly(benchmark::State& state, bool flush) {
-  const loraplus::TensorList list = make_tensors(state.range(0));
+  const loraplus::TensorList list = make_tensors(make_matrix(state.range(0)));
   fs::create_directory(folder);
   for (auto _ : state) {
     const int file = ::open((folder / "plain").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
@@ -57,7 +67,7 @@ void write_plain_flushed(benchmark::State& state) {
 }
 
 void write_atomic(benchmark::State& state) {
-  const loraplus::TensorList list = make_tensors(state.range(0));
+  const loraplus::TensorList list = make_tensors(make_matrix(state.range(0)));
   fs::create_directory(folder);
   for (auto _ : state) {
     loraplus::write_safetensors(folder / "x.safetensors", list);
@@ -66,9 +76,19 @@ void write_atomic(benchmark::State& state) {
   fs::remove_all(folder);
 }
 
+void write_copied(benchmark::State& state) {
+  const Matrix<float> matrix = make_matrix(state.range(0));
+  fs::create_directory(folder);
+  for (auto _ : state) {
+    loraplus::write_safetensors(folder / "x.safetensors", make_tensors(matrix));
+  }
+  count_bytes(state);
+  fs::remove_all(folder);
+}
+
 void read_whole(benchmark::State& state) {
   fs::create_directory(folder);
-  loraplus::write_safetensors(folder / "x.safetensors", make_tensors(state.range(0)));
+  loraplus::write_safetensors(folder / "x.safetensors", make_tensors(make_matrix(state.range(0))));
   std::string content(static_cast<std::size_t>(fs::file_size(folder / "x.safetensors")), '\0');
   for (auto _ : state) {
     std::ifstream(folder / "x.safetensors", std::ios::binary)
@@ -78,12 +98,25 @@ void read_whole(benchmark::State& state) {
   fs::remove_all(folder);
 }
 
-void use_one_tensor(benchmark::State& state) {
+void read_matrices(benchmark::State& state) {
   fs::create_directory(folder);
-  loraplus::write_safetensors(folder / "x.safetensors", make_tensors(state.range(0)));
+  loraplus::write_safetensors(folder / "x.safetensors", make_tensors(make_matrix(state.range(0))));
   for (auto _ : state) {
     const loraplus::Safetensors file(folder / "x.safetensors");
-    const float sum = file.at("layer.7.weight").in_place<float>().sum();
+    for (int i = 0; i < tensors; ++i) {
+      const Matrix<float> matrix = file.at(name_of(i)).to_matrix<float>();
+      benchmark::DoNotOptimize(matrix.data());
+    }
+  }
+  fs::remove_all(folder);
+}
+
+void use_one_tensor(benchmark::State& state) {
+  fs::create_directory(folder);
+  loraplus::write_safetensors(folder / "x.safetensors", make_tensors(make_matrix(state.range(0))));
+  for (auto _ : state) {
+    const loraplus::Safetensors file(folder / "x.safetensors");
+    const float sum = file.at(name_of(7)).in_place<float>().sum();
     benchmark::DoNotOptimize(sum);
   }
   fs::remove_all(folder);
@@ -97,7 +130,9 @@ void sizes(benchmark::internal::Benchmark* benchmark) {
 BENCHMARK(write_plain)->Apply(sizes);
 BENCHMARK(write_plain_flushed)->Apply(sizes);
 BENCHMARK(write_atomic)->Apply(sizes);
+BENCHMARK(write_copied)->Apply(sizes);
 BENCHMARK(read_whole)->Apply(sizes);
+BENCHMARK(read_matrices)->Apply(sizes);
 BENCHMARK(use_one_tensor)->Apply(sizes);
 
 }  // namespace

@@ -77,7 +77,8 @@ class TensorList {
     const std::size_t size = static_cast<std::size_t>(matrix.size()) * sizeof(Element);
     copies_.push_back(std::make_unique<std::byte[]>(size));
     auto* data = reinterpret_cast<Element*>(copies_.back().get());
-    Eigen::Map<TensorMatrix<Element>>(data, matrix.rows(), matrix.cols()) = matrix;
+    detail::copy_tiles(matrix.derived(),
+                       Eigen::Map<TensorMatrix<Element>>(data, matrix.rows(), matrix.cols()));
     view.bytes = {copies_.back().get(), size};
     views_.push_back(std::move(view));
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <loraplus/core/matrix.hpp>
@@ -18,6 +19,29 @@ static_assert(std::endian::native == std::endian::little, "loraplus::io: files a
 /// A matrix as files have it, of whatever elements.
 template <typename Element>
 using TensorMatrix = Eigen::Matrix<Element, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+namespace detail {
+
+/// to = from. Where the one is row-major and the other column-major, tile by tile: what of the one
+/// lies far apart is then in the first cache when it is come back to.
+template <typename From, typename To>
+void copy_tiles(const From& from, To&& to) {
+  if constexpr (static_cast<bool>(From::IsRowMajor) ==
+                static_cast<bool>(std::remove_cvref_t<To>::IsRowMajor)) {
+    to = from;
+  } else {
+    constexpr Index side = 32;
+    for (Index row = 0; row < to.rows(); row += side) {
+      const Index rows = std::min(side, to.rows() - row);
+      for (Index col = 0; col < to.cols(); col += side) {
+        const Index cols = std::min(side, to.cols() - col);
+        to.block(row, col, rows, cols) = from.block(row, col, rows, cols);
+      }
+    }
+  }
+}
+
+}  // namespace detail
 
 /// A named tensor whose elements lie elsewhere: in a file that is read, or in memory that is to be
 /// written. Row-major, as files are. A tensor of one dimension is a column here; one of none, of
@@ -63,15 +87,13 @@ struct TensorView {
   Matrix<Scalar> to_matrix() const {
     require_matrix();
     Matrix<Scalar> matrix(rows(), cols());
-    const bool known = visit_dtype(dtype, [&]<typename Element>(Element /*zero*/) {
+    const bool known = visit_dtype(dtype, [&]<typename Element>(Element /*kind*/) {
       if (bytes.empty()) return;  // however many rows there are of nothing
-      const std::byte* from = bytes.data();
-      for (Index row = 0; row < matrix.rows(); ++row) {
-        for (Index col = 0; col < matrix.cols(); ++col) {
-          matrix(row, col) = static_cast<Scalar>(read<Element>(from));
-          from += sizeof(Element);
-        }
-      }
+      const auto converted = [this](Index row, Index col) {
+        const auto at = static_cast<std::size_t>(row * cols() + col) * sizeof(Element);
+        return static_cast<Scalar>(read<Element>(bytes.data() + at));
+      };
+      detail::copy_tiles(TensorMatrix<Scalar>::NullaryExpr(rows(), cols(), converted), matrix);
     });
     if (!known) fail("has a type that cannot be converted");
     return matrix;
