@@ -103,3 +103,8 @@ TEST_CASE("what a killed program left of a file goes when the file is written ag
   CHECK_FALSE(fs::exists(folder / ".x.1.0.part"));
   CHECK(count_files(folder) == 3);
 }
+
+TEST_CASE("an error in a process that is to be killed is an error of its test") {
+  const auto fails = [] { throw FileError("as is to be tested"); };
+  CHECK_THROWS_AS(test::ends_before_kill(50, fails), std::runtime_error);
+}

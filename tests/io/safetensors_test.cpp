@@ -1,4 +1,3 @@
-#include <chrono>
 #include <fstream>
 #include <limits>
 #include <loraplus/io/safetensors.hpp>
@@ -131,26 +130,6 @@ TEST_CASE("matrices of whatever sides and orders are copied whole, there and bac
     CHECK(file.at("columns").to_matrix<float>() == matrix);
     CHECK(file.at("transposed").to_matrix<double>() == matrix.transpose().cast<double>());
   }
-}
-
-TEST_CASE(
-    "to copy a matrix into the order of a file costs a few times what moving its bytes does") {
-  using Clock = std::chrono::steady_clock;
-  const Matrix<float> matrix = Matrix<float>::Ones(4096, 2048);  // its rows share sets of the cache
-  const auto best_of_five = [](auto&& action) {
-    auto best = Clock::duration::max();
-    for (int i = 0; i < 5; ++i) {
-      const auto start = Clock::now();
-      action();
-      best = std::min(best, Clock::now() - start);
-    }
-    return std::chrono::duration<double>(best).count();
-  };
-  RowMajorMatrix<float> copy(matrix.rows(), matrix.cols());
-  const double plain = best_of_five([&] { copy = matrix; });
-  const double tiled = best_of_five([&] { loraplus::detail::copy_tiles(matrix, copy); });
-  CHECK(copy == matrix);
-  CHECK(tiled < 0.7 * plain);
 }
 
 TEST_CASE("what is not finite keeps its bits") {

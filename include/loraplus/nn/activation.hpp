@@ -5,6 +5,7 @@
 #include <loraplus/core/error.hpp>
 #include <loraplus/core/matrix.hpp>
 #include <numbers>
+#include <string_view>
 
 namespace loraplus {
 
@@ -17,6 +18,24 @@ enum class Activation {
   silu,       ///< x / (1 + exp(-x))
   tanh,
 };
+
+constexpr std::string_view to_string(Activation activation) {
+  switch (activation) {
+    case Activation::identity:
+      return "identity";
+    case Activation::relu:
+      return "relu";
+    case Activation::gelu:
+      return "gelu";
+    case Activation::gelu_tanh:
+      return "gelu_tanh";
+    case Activation::silu:
+      return "silu";
+    case Activation::tanh:
+      return "tanh";
+  }
+  return "unknown";
+}
 
 namespace detail {
 

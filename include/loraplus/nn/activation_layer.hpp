@@ -18,6 +18,7 @@ class ActivationLayer {
   ActivationLayer(Activation activation, Index features)
       : activation_(activation), features_(features) {}
 
+  Activation activation() const { return activation_; }
   Index in_features() const { return features_; }
   Index out_features() const { return features_; }
   Cache make_cache(Index largest_batch) const { return {Matrix<Scalar>(features_, largest_batch)}; }

@@ -27,6 +27,13 @@ struct AdamMoments {
                      epsilon);
   }
 
+  template <typename Visitor>
+  void visit_settings(Visitor& visit) const {
+    visit("beta1", beta1);
+    visit("beta2", beta2);
+    visit("epsilon", epsilon);
+  }
+
   template <RealScalar Scalar, typename Gradient>
   void step(FlatView<Scalar>& value, const Gradient& g, OptimizerStateView<Scalar>& state,
             const UpdateContext& context) const {
@@ -60,6 +67,12 @@ struct Adam {
 
   static constexpr bool is_elementwise = true;
   static constexpr Index state_count() { return 2; }
+  static std::string name() { return "Adam"; }
+
+  template <typename Visitor>
+  void visit_settings(Visitor&& visit) const {
+    moments().visit_settings(visit);
+  }
 
   void validate() const {
     detail::require_rate_and_decay("Adam", learning_rate, weight_decay);
@@ -92,6 +105,12 @@ struct AdamW {
 
   static constexpr bool is_elementwise = true;
   static constexpr Index state_count() { return 2; }
+  static std::string name() { return "AdamW"; }
+
+  template <typename Visitor>
+  void visit_settings(Visitor&& visit) const {
+    moments().visit_settings(visit);
+  }
 
   void validate() const {
     detail::require_rate_and_decay("AdamW", learning_rate, weight_decay);

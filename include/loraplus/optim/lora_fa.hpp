@@ -19,6 +19,14 @@ struct LoraFa : Rule {
 
   static constexpr bool freezes(Role role) { return role == Role::lora_a; }
 
+  static std::string name() { return "LoraFa " + Rule::name(); }
+
+  template <typename Visitor>
+  void visit_settings(Visitor&& visit) const {
+    Rule::visit_settings(visit);
+    visit("regularization", regularization);
+  }
+
   void validate() const {
     Rule::validate();
     require_argument(std::isfinite(regularization) && regularization > 0, "LoraFa",

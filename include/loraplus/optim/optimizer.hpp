@@ -92,7 +92,7 @@ class Optimizer {
   /// The calls of step() since the last update; 0 without accumulation.
   Index pending() const { return pending_; }
 
-  const Schedule& schedule() const { return options_.schedule; }
+  const OptimizerOptions& options() const { return options_; }
 
   /// Calls `visitor(name, state)` with the moments of each parameter, coefficients x moments, to be
   /// stored, or set to what was.

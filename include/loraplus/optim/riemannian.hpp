@@ -19,6 +19,14 @@ template <UpdateRule Rule>
 struct Riemannian : Rule {
   double regularization = 1e-6;
 
+  static std::string name() { return "Riemannian " + Rule::name(); }
+
+  template <typename Visitor>
+  void visit_settings(Visitor&& visit) const {
+    Rule::visit_settings(visit);
+    visit("regularization", regularization);
+  }
+
   void validate() const {
     Rule::validate();
     require_argument(std::isfinite(regularization) && regularization > 0, "Riemannian",

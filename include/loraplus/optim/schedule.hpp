@@ -5,6 +5,7 @@
 #include <cmath>
 #include <loraplus/core/error.hpp>
 #include <numbers>
+#include <string_view>
 
 namespace loraplus {
 
@@ -14,6 +15,18 @@ enum class Decay {
   linear,  ///< straight down to 0 at total_steps
   cosine,  ///< half a cosine down to 0 at total_steps
 };
+
+constexpr std::string_view to_string(Decay decay) {
+  switch (decay) {
+    case Decay::constant:
+      return "constant";
+    case Decay::linear:
+      return "linear";
+    case Decay::cosine:
+      return "cosine";
+  }
+  return "unknown";
+}
 
 /// A factor on every learning rate of an optimizer, as a function of the step. The curves are
 /// those of the schedulers with warm-up in Hugging Face's transformers, with one difference: the

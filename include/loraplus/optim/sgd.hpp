@@ -17,6 +17,13 @@ struct Sgd {
 
   static constexpr bool is_elementwise = true;
   Index state_count() const { return momentum == 0 ? 0 : 1; }
+  static std::string name() { return "SGD"; }
+
+  template <typename Visitor>
+  void visit_settings(Visitor&& visit) const {
+    visit("momentum", momentum);
+    visit("nesterov", nesterov ? 1.0 : 0.0);
+  }
 
   void validate() const {
     detail::require_rate_and_decay("Sgd", learning_rate, weight_decay);

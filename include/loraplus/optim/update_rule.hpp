@@ -4,6 +4,7 @@
 #include <cmath>
 #include <concepts>
 #include <loraplus/core/error.hpp>
+#include <string>
 
 namespace loraplus {
 
@@ -29,6 +30,10 @@ using OptimizerStateView = Eigen::Ref<OptimizerState<Scalar>>;
 /// A rule that moves one parameter by its gradient. It holds its settings as plain doubles and no
 /// state; state_count() says how many moments it wants kept for each coefficient, validate()
 /// throws ArgumentError for a setting out of range.
+///
+/// To be told apart in a checkpoint, a rule also has `static std::string name()` and
+/// visit_settings(visit), which calls visit(name, value) with each setting but the learning rate
+/// and the weight decay, which are the groups'.
 ///
 /// A rule that moves each coefficient by itself says `static constexpr bool is_elementwise = true`.
 /// It is then called for a parameter part by part, so that a step goes through memory once.

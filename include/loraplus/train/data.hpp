@@ -110,6 +110,9 @@ class BatchSampler {
     return std::span<const Index>(order_).subspan(next_ - count, count);
   }
 
+  /// The samples in a batch.
+  Index batch() const { return static_cast<Index>(batch_); }
+
   /// The order of the samples in this epoch, and how many of them were dealt out.
   std::span<const Index> order() const { return order_; }
   Index dealt() const { return static_cast<Index>(next_); }
