@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <stdexcept>
+#include <vector>
 
 #include "files.hpp"
 
@@ -40,6 +41,32 @@ Json read_json(const fs::path& file) {
   return json;
 }
 
+/// Whether a file of this name can be one that Checkpoints keeps, or a part of one.
+bool is_kept(const fs::path& file) {
+  const std::string name = file.filename().string();
+  const std::string extension = file.extension().string();
+  if (extension == ".part") return name[0] == '.';
+  const bool is_part = name.starts_with("trial-") || name.starts_with("final-");
+  return name == "settings.json" || name == "pretrained.safetensors" ||
+         (is_part && (extension == ".json" || extension == ".safetensors"));
+}
+
+/// Takes away what an earlier program kept in a folder; nothing if it holds anything else, which a
+/// user may have put there.
+void clear(const fs::path& folder) {
+  std::vector<fs::path> kept;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (!is_kept(entry.path()) || !entry.is_regular_file()) {
+      throw std::runtime_error("--checkpoint: " + entry.path().string() +
+                               " was not made by this program; move it, or choose another --out");
+    }
+    kept.push_back(entry.path());
+  }
+  for (const fs::path& file : kept) {
+    fs::remove(file);
+  }
+}
+
 }  // namespace
 
 Checkpoints::Checkpoints(fs::path folder, const Options& options, bool resume)
@@ -47,8 +74,8 @@ Checkpoints::Checkpoints(fs::path folder, const Options& options, bool resume)
   const fs::path settings_file = folder_ / "settings.json";
   const Json settings = settings_of(options);
   if (!resume) {
-    fs::remove_all(folder_);
     prepare_folder(folder_);
+    clear(folder_);
     write_atomically(settings_file, settings.dump(2) + '\n');
     return;
   }

@@ -29,9 +29,9 @@ class Checkpoints {
   /// Keeps nothing.
   Checkpoints() = default;
 
-  /// @param resume goes on with what is there; else that is taken away
+  /// @param resume goes on with what is there; else what this program keeps there is taken away
   /// @throws std::runtime_error if there is nothing to go on with, or it was made with other
-  /// options, which are named
+  /// options, which are named; or, without resume, if the folder holds what is not this program's
   Checkpoints(std::filesystem::path folder, const Options& options, bool resume);
 
   bool enabled() const { return !folder_.empty(); }

@@ -59,17 +59,11 @@ Parts split(const personalise::Rows& rows, double held_back, std::mt19937_64& ge
   return {part(test, count - test), part(0, test)};
 }
 
-/// Targets as classes. @throws TableError for one that is none
-LabelledData<float> classes(const PairedData<float>& data, Index count, const std::string& file) {
+/// Targets, which are known to be classes, as such.
+LabelledData<float> classes(const PairedData<float>& data) {
   LabelledData<float> labelled{data.inputs, {}};
   for (Index i = 0; i < data.size(); ++i) {
-    const float target = data.outputs(0, i);
-    if (target != std::floor(target) || target < 0 || target >= static_cast<float>(count)) {
-      throw personalise::TableError(file + ": the target " + std::to_string(target) +
-                                    " is none of the classes 0 to " + std::to_string(count - 1) +
-                                    " of the network");
-    }
-    labelled.labels.push_back(static_cast<int>(target));
+    labelled.labels.push_back(static_cast<int>(data.outputs(0, i)));
   }
   return labelled;
 }
@@ -118,19 +112,19 @@ void run(const Options& options) {
                                   " columns beside the target, the network takes " +
                                   std::to_string(base.network.in_features()));
   }
+  const Index outputs = base.network.out_features();
+  if (outputs > 1) personalise::require_classes(rows, outputs, options.rows);
   std::mt19937_64 generator(options.seed);
   const Parts parts = split(rows, options.held_back, generator);
   Network network =
       adapt(base.network, {.lora = {.rank = options.rank, .alpha = options.alpha}}, generator);
   std::cout << parameter_count(network) << " parameters to train\n";
-  const Index outputs = network.out_features();
   if (outputs == 1) {
     learn<MeanSquaredError>(network, options, parts.train, parts.held_back, "mean squared error",
                             generator, mean_squared_error);
   } else {
     learn<SoftmaxCrossEntropy>(
-        network, options, classes(parts.train, outputs, options.rows),
-        classes(parts.held_back, outputs, options.rows), "accuracy", generator,
+        network, options, classes(parts.train), classes(parts.held_back), "accuracy", generator,
         [](const Network& trained, const auto& data) { return accuracy(trained, data); });
   }
   save_peft(options.out, network, {.base_model = options.model});

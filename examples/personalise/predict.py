@@ -44,7 +44,7 @@ class Mlp(nn.Module):
 
 def read_inputs(file, target, count):
     """The first rows that have a target, without it; missing inputs have the mean of their column."""
-    with open(file, newline="") as stream:
+    with open(file, newline="", encoding="utf-8-sig") as stream:
         header, *rows = list(csv.reader(stream))
     missing = {"", "NA", "nan", "NaN"}
     column = header.index(target) if target else len(header) - 1

@@ -10,21 +10,24 @@
 #include <fstream>
 #include <limits>
 #include <optional>
+#include <sstream>
+#include <string_view>
 #include <utility>
 
 namespace personalise {
 namespace {
 
 constexpr double missing = std::numeric_limits<double>::quiet_NaN();
+constexpr const char* byte_order_mark = "\xEF\xBB\xBF";  // as Excel writes it
 
 /// A number, or what stands for a missing one; nothing for all else.
-std::optional<double> parse_field(const std::string& text) {
+std::optional<double> parse_field(std::string_view text) {
   if (text.empty() || text == "NA" || text == "nan" || text == "NaN") return missing;
+  if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) {
-    return std::nullopt;
-  }
+  const bool is_float = std::abs(value) <= std::numeric_limits<float>::max();  // of the network
+  if (error != std::errc() || end != text.data() + text.size() || !is_float) return std::nullopt;
   return value;
 }
 
@@ -75,7 +78,7 @@ std::vector<RawRow> read_rows(const std::filesystem::path& file) {
   Parser parser;
   std::string line;
   while (std::getline(stream, line)) {
-    ++found.line;
+    if (++found.line == 1 && line.starts_with(byte_order_mark)) line.erase(0, 3);
     if (!stream.eof()) line += '\n';
     if (csv_parse(&parser.get(), line.data(), line.size(), on_field, on_row, &found) !=
         line.size()) {
@@ -101,8 +104,8 @@ std::vector<double> parse_row(const RawRow& row, const std::vector<std::string>&
   for (std::size_t i = 0; i < columns.size(); ++i) {
     const auto value = parse_field(row.fields[i]);
     if (!value) {
-      throw TableError(where + "column '" + columns[i] + "' must be a number, found '" +
-                       row.fields[i] + "'");
+      throw TableError(where + "column '" + columns[i] +
+                       "' must be a number of at most 3.4e38, found '" + row.fields[i] + "'");
     }
     values.push_back(*value);
   }
@@ -114,13 +117,14 @@ std::vector<double> parse_row(const RawRow& row, const std::vector<std::string>&
 Table read_table(const std::filesystem::path& file) {
   std::vector<RawRow> rows = read_rows(file);
   if (rows.empty()) throw TableError(file.string() + " is empty: it must begin with a header");
-  Table table{std::move(rows.front().fields), {}};
+  Table table{std::move(rows.front().fields), {}, {}};
   table.values.resize(static_cast<Index>(table.columns.size()),
                       static_cast<Index>(rows.size()) - 1);
   for (std::size_t i = 1; i < rows.size(); ++i) {
     const auto values = parse_row(rows[i], table.columns, file.string());
     table.values.col(static_cast<Index>(i) - 1) =
         Eigen::Map<const Eigen::VectorXd>(values.data(), table.values.rows());
+    table.lines.push_back(rows[i].line);
   }
   return table;
 }
@@ -144,7 +148,10 @@ Rows to_rows(const Table& table, const std::string& target, const std::string& f
                      table.columns[static_cast<std::size_t>(target_column)] + "'");
   }
   const auto count = static_cast<Index>(kept.size());
-  Rows rows{loraplus::Matrix<float>(columns - 1, count), loraplus::Matrix<float>(1, count)};
+  Rows rows{loraplus::Matrix<float>(columns - 1, count), loraplus::Matrix<float>(1, count), {}};
+  for (const Index row : kept) {
+    rows.lines.push_back(table.lines[static_cast<std::size_t>(row)]);
+  }
   rows.left_out = table.values.cols() - count;
   rows.targets = table.values(Eigen::seqN(target_column, 1), kept).cast<float>();
   for (Index column = 0, feature = 0; column < columns; ++column) {
@@ -160,6 +167,20 @@ Rows to_rows(const Table& table, const std::string& target, const std::string& f
     rows.inputs.row(feature++) = known.select(values.array(), mean).matrix().cast<float>();
   }
   return rows;
+}
+
+void require_classes(const Rows& rows, Index classes, const std::string& file) {
+  for (Index i = 0; i < rows.targets.cols(); ++i) {
+    const float target = rows.targets(0, i);
+    if (target == std::floor(target) && target >= 0 && target < static_cast<float>(classes)) {
+      continue;
+    }
+    std::ostringstream found;
+    found << target;
+    throw TableError(file + ", line " + std::to_string(rows.lines[static_cast<std::size_t>(i)]) +
+                     ": the target must be one of the classes 0 to " + std::to_string(classes - 1) +
+                     " of the network, found " + found.str());
+  }
 }
 
 }  // namespace personalise

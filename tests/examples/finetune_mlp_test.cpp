@@ -2,6 +2,7 @@
 // that this test writes.
 #include <sys/wait.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -301,22 +302,32 @@ TEST_CASE("killed at random moments, a program that resumes ends with the same f
   const fs::path folder = make_data("killed");
   const std::string options = " --data '" + folder.string() + "' --quiet" + brief;
   const auto out_of = [&](const std::string& name) { return (folder / name).string(); };
+  const auto start = std::chrono::steady_clock::now();
   REQUIRE(run("--checkpoint --out '" + out_of("whole") + "'" + options, folder).code == 0);
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const std::string expected = read(folder / "whole" / "curves.csv");
 
   std::mt19937_64 generator{9};
   std::string mode = " --checkpoint";
-  int kills = 0;
-  for (double patience = 0.2; kills < 40; patience *= 1.3) {
-    const double seconds = loraplus::uniform(generator, 0.1, patience);
-    const std::string command = "timeout -s KILL " + std::to_string(seconds) + " " + FINETUNE_MLP +
+  int kills = 0, gone_on = 0;
+  bool done = false;
+  while (!done || kills < 10) {
+    if (done) {  // sooner than it could be killed: once more from the beginning
+      CHECK(read(folder / "killed" / "curves.csv") == expected);
+      mode = " --checkpoint";
+    }
+    // up to about as long as it takes, so that it is killed in all its phases, and comes to its end
+    const double patience = loraplus::uniform(generator, 0.02, 1.5 * seconds);
+    const std::string command = "timeout -s KILL " + std::to_string(patience) + " " + FINETUNE_MLP +
                                 mode + " --out '" + out_of("killed") + "'" + options +
                                 " > /dev/null 2>&1";
-    if (std::system(command.c_str()) == 0) break;
-    ++kills;
+    done = std::system(command.c_str()) == 0;
+    kills += done ? 0 : 1;
+    gone_on += mode == " --resume" ? 1 : 0;
     if (fs::exists(folder / "killed" / "checkpoint" / "settings.json")) mode = " --resume";
   }
-  CHECK(kills >= 1);
+  CHECK(gone_on > 0);
   CHECK(read(folder / "killed" / "curves.csv") == expected);
   const auto chosen = [&](const std::string& name) {
     auto summary = nlohmann::json::parse(read(folder / name / "summary.json"));
@@ -341,6 +352,27 @@ TEST_CASE("to resume from nothing, or with other options, is refused by name") {
   CHECK(other.code == 1);
   CHECK(test::contains(other.text, "was made with --rank"));
   CHECK(run("--resume" + options, folder).code == 0);
+}
+
+TEST_CASE("files in the folder of the checkpoints that the program did not make stay") {
+  const fs::path folder = make_data("not_ours");
+  const std::string options = " --checkpoint --quiet --data '" + folder.string() + "' --out '" +
+                              (folder / "out").string() + "'" + brief;
+  const fs::path kept = folder / "out" / "checkpoint";
+  fs::create_directories(kept / "sub");
+  write(kept / "settings.json", "mine");
+  for (const std::string name : {"sub", "thesis.txt", "adapter_model.safetensors"}) {
+    if (name != "sub") write(kept / name, "dear");
+    const Ended ended = run(options, folder);
+    CAPTURE(ended.text);
+    CHECK(ended.code == 1);
+    CHECK(test::contains(ended.text, "--checkpoint: " + (kept / name).string() + " was not made"));
+    CHECK(read(kept / "settings.json") == "mine");
+    fs::remove(kept / name);
+  }
+  fs::remove(kept / "settings.json");
+  CHECK(run(options, folder).code == 0);
+  CHECK(run(options, folder).code == 0);  // over what it made itself
 }
 
 TEST_CASE("without data the program says what to do, and it refuses bad values") {

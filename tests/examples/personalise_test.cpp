@@ -11,6 +11,7 @@
 #include "support/files.hpp"
 
 using personalise::read_table;
+using personalise::require_classes;
 using personalise::Table;
 using personalise::TableError;
 using personalise::to_rows;
@@ -57,13 +58,41 @@ TEST_CASE("a table has its header and its numbers, however its lines end") {
   CHECK(table_of("a,y\n1,2").values(1, 0) == 2);  // no end of line at the end
 }
 
+TEST_CASE("a byte order mark and a sign are no hindrance") {
+  const Table table = table_of(
+      "\xEF\xBB\xBF"
+      "a,y\n+1.5,+3e38\n");
+  CHECK(table.columns == std::vector<std::string>{"a", "y"});
+  CHECK(table.values(0, 0) == 1.5);
+  CHECK(table.values(1, 0) == 3e38);
+}
+
+TEST_CASE("a target that is no class is named by its line") {
+  const auto refused = [](const std::string& targets) {
+    const auto rows = to_rows(table_of("a,y\n1,0\n\n2,NA\n" + targets), "", "rows.csv");
+    return test::message_of<TableError>([&] { require_classes(rows, 3, "rows.csv"); });
+  };
+  CHECK(
+      contains(refused("1,3\n"), "rows.csv, line 5: the target must be one of the classes 0 to 2"));
+  CHECK(contains(refused("1,2\n3,0.5\n"), "line 6: the target"));
+  CHECK(contains(refused("1,2\n3,0.5\n"), "found 0.5"));
+  CHECK(contains(refused("1,-1\n"), "found -1"));
+  const auto rows = to_rows(table_of("a,y\n1,0\n1,2\n"), "", "rows.csv");
+  CHECK_NOTHROW(require_classes(rows, 3, "rows.csv"));
+}
+
 TEST_CASE("a bad row is named by its line") {
   CHECK(contains(refusal("a,y\n1,2\n3,x\n"),
-                 "rows.csv, line 3: column 'y' must be a number, found 'x'"));
+                 "rows.csv, line 3: column 'y' must be a number of at most 3.4e38, found 'x'"));
   CHECK(contains(refusal("a,y\n1,2\n\n3\n"), "rows.csv, line 4: 1 fields, the header has 2"));
   CHECK(contains(refusal("a,y\n1,2,3\n"), "line 2: 3 fields"));
   CHECK(contains(refusal("a,y\n1,inf\n"), "found 'inf'"));
   CHECK(contains(refusal("a,y\n1,2 3\n"), "found '2 3'"));
+  CHECK(
+      contains(refusal("a,y\n1,1e39\n"), "line 2: column 'y' must be a number of at most 3.4e38"));
+  CHECK(contains(refusal("a,y\n-1e39,1\n"), "found '-1e39'"));
+  CHECK(contains(refusal("a,y\n1,+-2\n"), "found '+-2'"));
+  CHECK(contains(refusal("a,y\n1,+\n"), "found '+'"));
   CHECK(contains(refusal("a,y\n1,\"2\n"), "ends within a quoted field"));
   CHECK(contains(refusal(""), "must begin with a header"));
   CHECK(contains(test::message_of<TableError>([] { read_table("/none.csv"); }), "/none.csv"));
@@ -123,6 +152,15 @@ TEST_CASE("wrong uses of the program end with what was wrong") {
   };
   CHECK(contains(refused(model + (folder / "wide.csv").string()),
                  "has 2 columns beside the target, the network takes 4"));
+  std::mt19937_64 generator{1};
+  const loraplus::Linear<float> layer(3, 2, generator);
+  loraplus::TensorList tensors;
+  tensors.add("fc.weight", layer.weight());
+  loraplus::write_safetensors(folder / "classes.safetensors", tensors);
+  test::write(folder / "classes.csv", "a,b,y\n1,2,0\n1,2,1.5\n");
+  CHECK(contains(
+      refused((folder / "classes.safetensors").string() + ' ' + (folder / "classes.csv").string()),
+      "classes.csv, line 3: the target must be one of the classes 0 to 2"));
   CHECK(contains(refused("/none.safetensors " + (folder / "wide.csv").string()),
                  "/none.safetensors"));
   CHECK(contains(refused(model + "/none.csv"), "/none.csv"));
