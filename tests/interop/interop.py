@@ -5,6 +5,9 @@ C++ program loads both and must compute the same outputs (1e-5), train with the 
 steps (1e-4), and save an adapter that PEFT loads without a warning, that computes the same outputs, and
 that PyTorch trains on with the losses of a run that was never interrupted. Without an adapter from
 PEFT the C++ program makes one.
+
+The example personalise then learns from two tables, and its predict.py must print the same predictions
+of its adapters (1e-5).
 """
 
 import argparse
@@ -21,6 +24,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+EXAMPLE = pathlib.Path(__file__).resolve().parents[2] / "examples" / "personalise"
 STEPS = 20
 RATE = 1e-2
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -262,9 +266,38 @@ def write_golden(name, folder, golden):
         (golden / file).write_bytes((folder / file).read_bytes())
 
 
+def make_classes(folder):
+    """A network with three classes, and a table as a user may have one: a byte order mark, signs, gaps."""
+    torch.manual_seed(3)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(Nested((3, 8, 8, 3), "gelu").state_dict(), folder / "model.safetensors")
+    rows = [[f"{i % 3}", "" if i % 7 == 0 else f"{a:+.3f}", f"{b:.3f}", "NA" if i % 11 == 0 else f"{c:.3f}"]
+            for i, (a, b, c) in enumerate(torch.randn(60, 3).tolist())]
+    rows[1][0] = ""  # a row without a target
+    (folder / "rows.csv").write_text("\n".join(map(",".join, [["kind", "a", "b", "c"], *rows])) + "\n",
+                                     encoding="utf-8-sig")
+
+
+def predictions(text):
+    return torch.tensor([[float(value) for value in line.split()] for line in text.splitlines()])
+
+
+def run_personalise(label, data, folder, program, failures, *options):
+    files = [data / "model.safetensors", data / "rows.csv"]
+    adapter = folder / "adapter"
+    learned = subprocess.run([program, *files, "--out", adapter, "--steps", "50", *options],
+                             check=True, capture_output=True, text=True).stdout
+    script = EXAMPLE / "predict.py"
+    shown = subprocess.run([sys.executable, "-W", "error", script, *files, adapter, *options],
+                           check=True, capture_output=True, text=True).stdout
+    failures.check(label, "predictions of predict.py",
+                   distance(predictions(learned.split("predicted as\n")[1]), predictions(shown)), 1e-5)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True, type=pathlib.Path)
+    parser.add_argument("--personalise", required=True, type=pathlib.Path)
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--golden", type=pathlib.Path, help="write the golden files of the C++ tests here")
     options = parser.parse_args()
@@ -274,6 +307,11 @@ def main():
         run_case(name, options.out / name, options.program.resolve(), failures, True)
     for name in ("plain", "rslora", "bias", "all_biases", "head", "suffix", "subhead", "head_biases", "mixed_bias", "ambiguous"):
         run_case(name, options.out / (name + "-made"), options.program.resolve(), failures, False)
+    personalise = options.personalise.resolve()
+    run_personalise("personalise", EXAMPLE / "data", options.out / "rows", personalise, failures)
+    make_classes(options.out / "classes")
+    run_personalise("personalise", options.out / "classes", options.out / "classes", personalise, failures,
+                    "--target", "kind", "--activation", "gelu")
     for name in ("plain", "sequential", "bias", "all_biases", "head", "patterns", "suffix") if options.golden else ():
         write_golden(name, options.out / name, options.golden / name)
     print(f"{failures.count} failures" if failures.count else "PEFT and loraplus agree")
