@@ -75,7 +75,7 @@ class TensorList {
       view.shape.push_back(matrix.cols());
     }
     const std::size_t size = static_cast<std::size_t>(matrix.size()) * sizeof(Element);
-    copies_.push_back(std::make_unique<std::byte[]>(size));
+    copies_.push_back(std::make_unique_for_overwrite<std::byte[]>(size));
     auto* data = reinterpret_cast<Element*>(copies_.back().get());
     detail::copy_tiles(matrix.derived(),
                        Eigen::Map<TensorMatrix<Element>>(data, matrix.rows(), matrix.cols()));
