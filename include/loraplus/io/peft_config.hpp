@@ -21,6 +21,8 @@ struct PeftConfig {
   double lora_alpha = 8;
   double lora_dropout = 0;
   bool use_rslora = false;
+  bool use_dora = false;
+  bool lora_bias = false;
   bool fan_in_fan_out = false;
   BiasMode bias = BiasMode::none;
   Patterns<Index> rank_pattern = {};
@@ -37,7 +39,9 @@ struct PeftConfig {
             .alpha = find_pattern(alpha_pattern, module, lora_alpha),
             .scaling = use_rslora ? Scaling::rank_stabilized : Scaling::standard,
             .dropout = lora_dropout,
-            .bias = bias};
+            .bias = bias,
+            .lora_bias = lora_bias,
+            .dora = use_dora};
   }
 };
 
@@ -65,12 +69,10 @@ inline constexpr const char* refused_keys[] = {"alora_invocation_tokens",
                                                "arrow_config",
                                                "kasa_config",
                                                "layer_replication",
-                                               "lora_bias",
                                                "monteclora_config",
                                                "target_parameters",
                                                "trainable_token_indices",
                                                "use_bdlora",
-                                               "use_dora",
                                                "use_qalora",
                                                "velora_config"};
 
@@ -195,6 +197,8 @@ inline PeftConfig parse_peft_config(const std::string& text, const std::string& 
   reader.read("lora_alpha", config.lora_alpha);
   reader.read("lora_dropout", config.lora_dropout);
   reader.read("use_rslora", config.use_rslora);
+  reader.read("use_dora", config.use_dora);
+  reader.read("lora_bias", config.lora_bias);
   reader.read("fan_in_fan_out", config.fan_in_fan_out);
   reader.read_patterns("rank_pattern", config.rank_pattern);
   reader.read_patterns("alpha_pattern", config.alpha_pattern);
@@ -277,6 +281,8 @@ inline std::string to_text(const PeftConfig& config) {
   json["lora_alpha"] = detail::to_json(config.lora_alpha);
   json["lora_dropout"] = config.lora_dropout;
   json["use_rslora"] = config.use_rslora;
+  json["use_dora"] = config.use_dora;
+  json["lora_bias"] = config.lora_bias;
   json["fan_in_fan_out"] = config.fan_in_fan_out;
   json["bias"] = detail::name_of(config.bias);
   json["rank_pattern"] = detail::to_json(config.rank_pattern);

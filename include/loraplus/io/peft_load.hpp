@@ -5,6 +5,7 @@
 #include <loraplus/io/load_report.hpp>
 #include <loraplus/io/peft_config.hpp>
 #include <loraplus/io/peft_folder.hpp>
+#include <loraplus/io/peft_layers.hpp>
 #include <loraplus/io/safetensors.hpp>
 #include <loraplus/nn/adapt.hpp>
 
@@ -110,26 +111,49 @@ void set_bias(Layer& layer, const std::optional<TensorView>& bias) {
   using Scalar = typename Layer::Scalar;
   if (!bias) return;
   layer.visit_parameters([&](Parameter<Scalar> parameter) {
-    if (parameter.role == Role::bias) parameter.value = bias->to_vector<Scalar>().array();
+    const bool is_of_base = parameter.role == Role::bias && parameter.name.str() == "bias";
+    if (is_of_base) parameter.value = bias->to_vector<Scalar>().array();
   });
 }
 
-/// A without B adapts nothing yet, as before training. B without A is left unused: with an A that
-/// is drawn it would add noise.
+/// Sets the factors, the bias of B and the magnitude of an adapter that was made for the
+/// configuration. A without B adapts nothing yet, as before training. B without A is left unused:
+/// with an A that is drawn it would add noise.
+template <typename Layer>
+void load_adapter(const std::string& module, Layer& layer, PeftTensors& tensors) {
+  using Scalar = typename Layer::Scalar;
+  const PeftLayout layout = peft_layout(layer);
+  auto& part = adapted_part(layer);
+  const auto a = tensors.take(module, layout.a, layout.a_shape);
+  if (a || !tensors.contains(module, layout.b)) {
+    const auto b = tensors.take(module, layout.b, layout.b_shape);
+    auto factors = part.factors().factors();
+    factors.b.setZero();
+    if (a) factors.a = a->flattened().template to_matrix<Scalar>();
+    if (b) factors.b = b->flattened().template to_matrix<Scalar>();
+    part.set_factors(factors);
+  }
+  if (part.factors().has_bias()) {
+    const auto bias = tensors.take(module, peft_lora_bias, {part.out_features()});
+    auto factors = part.factors().factors();
+    if (bias) factors.bias = bias->template to_vector<Scalar>();
+    part.set_factors(factors);
+  }
+  if (part.magnitude() != nullptr) {
+    const auto m = tensors.take(module, peft_magnitude, layout.magnitude_shape);
+    if (m) part.set_magnitude(m->flattened().template to_matrix<Scalar>().reshaped());
+  }
+}
+
 template <FrozenWeight Weight>
 AdaptedLayer<Weight> load_adapted(const Weight& weight, const std::string& module,
                                   const LoraOptions& options, PeftTensors& tensors) {
-  using Scalar = typename Weight::Scalar;
-  const Index out = weight.out_features(), in = weight.in_features();
   std::mt19937_64 generator;  // what is drawn is replaced, or A's and without effect while B = 0
   LoraLinear<Weight> layer(weight, options, generator);
-  const std::optional<TensorView> a = tensors.take(module, "lora_A.weight", {options.rank, in});
-  if (a || !tensors.contains(module, "lora_B.weight")) {
-    const std::optional<TensorView> b = tensors.take(module, "lora_B.weight", {out, options.rank});
-    const Matrix<Scalar> zero = Matrix<Scalar>::Zero(out, options.rank);
-    if (a) layer.set_factors(a->to_matrix<Scalar>(), b ? b->to_matrix<Scalar>() : zero);
+  load_adapter(module, layer, tensors);
+  if (layer.trains_bias()) {
+    set_bias(layer, tensors.take(module, "base_layer.bias", {weight.out_features()}));
   }
-  if (layer.trains_bias()) set_bias(layer, tensors.take(module, "base_layer.bias", {out}));
   return layer;
 }
 

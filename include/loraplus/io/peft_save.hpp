@@ -6,6 +6,7 @@
 #include <locale>
 #include <loraplus/io/peft_config.hpp>
 #include <loraplus/io/peft_folder.hpp>
+#include <loraplus/io/peft_layers.hpp>
 #include <loraplus/io/safetensors.hpp>
 #include <loraplus/nn/adapt.hpp>
 #include <sstream>
@@ -101,60 +102,65 @@ ModuleTargets describe_modules(const AdaptedMlp<Weight>& network, const ModuleTa
   return modules;
 }
 
-/// The scaling of a layer whose alpha and rank are told so.
-template <RealScalar Scalar>
-Scalar scaling_of(double alpha, Index rank, bool use_rslora) {
-  return static_cast<Scalar>(
-      lora_scaling({.rank = rank,
-                    .alpha = alpha,
-                    .scaling = use_rslora ? Scaling::rank_stabilized : Scaling::standard}));
-}
-
 /// The shortest decimal that is an alpha of this scaling: s r, or s sqrt(r), without what was
 /// rounded.
-template <RealScalar Scalar>
-double alpha_of(Scalar scaling, Index rank, bool use_rslora) {
-  const auto r = static_cast<double>(rank);
-  const double alpha = static_cast<double>(scaling) * (use_rslora ? std::sqrt(r) : r);
+inline double alpha_of(const AdapterFacts& adapter, bool use_rslora) {
+  const auto r = static_cast<double>(adapter.rank);
+  const double alpha = adapter.scaling * (use_rslora ? std::sqrt(r) : r);
   for (int digits = 1; digits < std::numeric_limits<double>::max_digits10; ++digits) {
     std::stringstream text;
     text.imbue(std::locale::classic());
     text << std::setprecision(digits) << alpha;
     double rounded = 0;
-    if (text >> rounded && scaling_of<Scalar>(rounded, rank, use_rslora) == scaling) return rounded;
+    if (text >> rounded && adapter.has_scaling({.rank = adapter.rank,
+                                                .alpha = rounded,
+                                                .scaling = use_rslora ? Scaling::rank_stabilized
+                                                                      : Scaling::standard})) {
+      return rounded;
+    }
   }
   return alpha;
 }
 
 /// Ranks and alphas, unless those of the configuration are the network's already: those of the
 /// first adapter for all, and patterns for layers that have others.
-template <FrozenWeight Weight>
-void describe_ranks(const AdaptedMlp<Weight>& network, PeftConfig& config) {
-  using Scalar = typename Weight::Scalar;
-  const auto is_told = [&](const std::string& name, const LoraLinear<Weight>& layer) {
-    const LoraOptions told = config.options_for(name);
-    return told.rank == layer.rank() && static_cast<Scalar>(lora_scaling(told)) == layer.scaling();
+inline void describe_ranks(const std::vector<AdapterFacts>& adapters, PeftConfig& config) {
+  const auto is_told = [&](const AdapterFacts& adapter) {
+    const LoraOptions told = config.options_for(adapter.module);
+    return told.rank == adapter.rank && adapter.has_scaling(told);
   };
-  bool all_told = true;
-  for_each_adapted(network, [&](const std::string& name, const LoraLinear<Weight>& layer) {
-    all_told = all_told && is_told(name, layer);
-  });
-  if (all_told) return;
+  if (std::all_of(adapters.begin(), adapters.end(), is_told)) return;
   config.rank_pattern = {};
   config.alpha_pattern = {};
-  bool is_first = true;
-  for_each_adapted(network, [&](const std::string& name, const LoraLinear<Weight>& layer) {
-    const double alpha = alpha_of(layer.scaling(), layer.rank(), config.use_rslora);
-    if (is_first) {
-      config.r = layer.rank();
-      config.lora_alpha = alpha;
+  config.r = adapters[0].rank;
+  config.lora_alpha = alpha_of(adapters[0], config.use_rslora);
+  for (const AdapterFacts& adapter : adapters) {
+    if (adapter.rank != config.r) {
+      config.rank_pattern.emplace_back(exact_pattern(adapter.module), adapter.rank);
     }
-    is_first = false;
-    if (layer.rank() != config.r) {
-      config.rank_pattern.emplace_back(exact_pattern(name), layer.rank());
+    if (!is_told(adapter)) {
+      config.alpha_pattern.emplace_back(exact_pattern(adapter.module),
+                                        alpha_of(adapter, config.use_rslora));
     }
-    if (!is_told(name, layer)) config.alpha_pattern.emplace_back(exact_pattern(name), alpha);
-  });
+  }
+}
+
+/// What is one for all adapters in PEFT: dropout, DoRA, and whether B has a bias.
+/// @throws ArgumentError that names two which differ
+inline void describe_kind(const std::vector<AdapterFacts>& adapters, PeftConfig& config) {
+  const AdapterFacts& first = adapters[0];
+  for (const AdapterFacts& adapter : adapters) {
+    const auto require = [&](bool same, const char* what) {
+      if (same) return;
+      throw ArgumentError("save_peft: '" + first.module + "' and '" + adapter.module +
+                          "' differ in " + what + ", which is one for all in PEFT");
+    };
+    require(adapter.dora == first.dora, "DoRA");
+    require(adapter.lora_bias == first.lora_bias, "lora_bias");
+    config.lora_dropout = std::max(config.lora_dropout, adapter.dropout);
+  }
+  config.use_dora = first.dora;
+  config.lora_bias = first.lora_bias;
 }
 
 /// The smallest mode in which all biases are trained that are.
@@ -173,16 +179,17 @@ BiasMode describe_bias(const AdaptedMlp<Weight>& network) {
 
 template <FrozenWeight Weight>
 PeftConfig describe(const AdaptedMlp<Weight>& network, const PeftConfig& base) {
-  const LoraLinear<Weight>* first = nullptr;
-  for_each_adapted(network, [&](const std::string&, const LoraLinear<Weight>& layer) {
-    if (first == nullptr) first = &layer;
+  std::vector<AdapterFacts> adapters;
+  for_each_adapted(network, [&](const std::string& name, const LoraLinear<Weight>& layer) {
+    adapters.push_back(adapter_facts(name, layer));
   });
-  if (first == nullptr) throw ArgumentError("save_peft: the network has no adapter");
+  if (adapters.empty()) throw ArgumentError("save_peft: the network has no adapter");
   PeftConfig config = base;
   config.modules = describe_modules(network, base.modules);
-  config.lora_dropout = first->dropout();
+  config.lora_dropout = 0;
+  describe_kind(adapters, config);
   config.bias = describe_bias(network);
-  describe_ranks(network, config);
+  describe_ranks(adapters, config);
   return config;
 }
 
@@ -210,9 +217,7 @@ TensorList peft_tensors(const AdaptedMlp<Weight>& network, const PeftConfig& con
       if (value.size() > 0) tensors.add(peft_name(stage.name, tensor), value);
     };
     if (const auto* adapted = stage.layer.template get_if<LoraLinear<Weight>>()) {
-      add("lora_A.weight", adapted->factors().a());
-      add("lora_B.weight", adapted->factors().b());
-      if (config.bias != BiasMode::none) add("base_layer.bias", adapted->bias());
+      add_adapter(stage.name, *adapted, config.bias != BiasMode::none, tensors);
     } else if (const auto* frozen = stage.layer.template get_if<FrozenLinear<Weight>>()) {
       if (const auto saved = saved_module(config.modules, stage.name)) {
         add_in_full(stage.name, *frozen, *saved, tensors);
@@ -226,6 +231,26 @@ TensorList peft_tensors(const AdaptedMlp<Weight>& network, const PeftConfig& con
     }
   }
   return tensors;
+}
+
+/// Both files, replaced together.
+inline void write_peft(const std::filesystem::path& folder, const PeftConfig& config,
+                       const TensorList& tensors) {
+  const std::string text = to_text(config);
+  AtomicFolder files(folder);
+  write_safetensors(files.file(peft_tensor_file), tensors, {{"format", "pt"}});
+  AtomicFile config_file(files.file(peft_config_file));
+  config_file.write(text);
+  config_file.commit();
+  files.commit();
+}
+
+inline PeftConfig base_config(const SavePeftOptions& options) {
+  PeftConfig base;
+  base.base_model_name_or_path = options.base_model;
+  base.use_rslora = options.scaling == Scaling::rank_stabilized;
+  base.fan_in_fan_out = options.fan_in_fan_out;
+  return base;
 }
 
 }  // namespace detail
@@ -243,25 +268,14 @@ template <FrozenWeight Weight, std::same_as<PeftConfig> Config>  // so {...} are
 void save_peft(const std::filesystem::path& folder, const AdaptedMlp<Weight>& network,
                const Config& base) {
   const PeftConfig config = detail::describe(network, base);
-  const std::string text = to_text(config);
-  AtomicFolder files(folder);
-  write_safetensors(files.file(detail::peft_tensor_file), detail::peft_tensors(network, config),
-                    {{"format", "pt"}});
-  AtomicFile config_file(files.file(detail::peft_config_file));
-  config_file.write(text);
-  config_file.commit();
-  files.commit();
+  detail::write_peft(folder, config, detail::peft_tensors(network, config));
 }
 
 /// The same for an adapter that was made here.
 template <FrozenWeight Weight>
 void save_peft(const std::filesystem::path& folder, const AdaptedMlp<Weight>& network,
                const SavePeftOptions& options = {}) {
-  PeftConfig base;
-  base.base_model_name_or_path = options.base_model;
-  base.use_rslora = options.scaling == Scaling::rank_stabilized;
-  base.fan_in_fan_out = options.fan_in_fan_out;
-  save_peft(folder, network, base);
+  save_peft(folder, network, detail::base_config(options));
 }
 
 }  // namespace loraplus

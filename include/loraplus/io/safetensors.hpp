@@ -83,6 +83,13 @@ class TensorList {
     views_.push_back(std::move(view));
   }
 
+  /// The same in another shape, of as many elements in row-major order.
+  template <typename Derived>
+  void add(std::string name, const Eigen::MatrixBase<Derived>& matrix, std::vector<Index> shape) {
+    add(std::move(name), matrix);
+    views_.back().shape = std::move(shape);
+  }
+
   /// A tensor that is only seen, and must live until it is written: its bytes as a file has them.
   void add(TensorView view) { views_.push_back(std::move(view)); }
 

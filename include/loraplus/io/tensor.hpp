@@ -65,6 +65,18 @@ struct TensorView {
     return text;
   }
 
+  /// The same elements as a matrix, of as many rows as the first dimension has: a convolution's
+  /// weights are out x patch.
+  TensorView flattened() const {
+    TensorView flat = *this;
+    Index cols = 1;
+    for (std::size_t i = 1; i < shape.size(); ++i) {
+      cols *= shape[i];
+    }
+    flat.shape = {rows(), cols};
+    return flat;
+  }
+
   /// The elements in place, rows x cols. Not truth values: a file can have others than 0 and 1.
   /// @throws FileError if they are of another type, or do not lie in memory as that type must, or
   /// the tensor has more than two dimensions

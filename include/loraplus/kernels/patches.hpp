@@ -31,6 +31,8 @@ struct ConvAxis {
 /// The geometry of a convolution of images, a sample a column: channels x height x width, the width
 /// fastest, as PyTorch's tensors are. Outputs are so too.
 struct ConvGeometry {
+  Index dimensions =
+      2;  ///< 1 for PyTorch's Conv1d, by which its files differ; the height is 1 then
   Index channels = 1;
   ConvAxis height = {};
   ConvAxis width = {};
@@ -55,6 +57,9 @@ class Patches {
         cols_(table(geometry.width, geometry.padding_mode, "width")) {
     require_argument(geometry.channels >= 1, "ConvGeometry", "channels must be at least 1",
                      static_cast<double>(geometry.channels));
+    require_argument(geometry.dimensions == 2 || (geometry.dimensions == 1 && is_flat(geometry)),
+                     "ConvGeometry", "dimensions must be 2, or 1 with a height of 1",
+                     static_cast<double>(geometry.dimensions));
     require_argument(geometry.groups >= 1 && geometry.channels % geometry.groups == 0,
                      "ConvGeometry", "groups must divide the channels",
                      static_cast<double>(geometry.groups));
@@ -87,6 +92,10 @@ class Patches {
   }
 
  private:
+  static bool is_flat(const ConvGeometry& geometry) {
+    return geometry.height.size == 1 && geometry.height.kernel == 1 && geometry.height.padding == 0;
+  }
+
   /// For each position and each place in the kernel the input seen there, or -1.
   static std::vector<Index> table(const ConvAxis& axis, PaddingMode mode, const char* name) {
     const auto require = [&](bool valid, const char* what, Index value) {
