@@ -12,7 +12,7 @@ using loraplus::detail::matches;
 
 namespace {
 
-std::string message_of(const std::string& expression) {
+std::string refusal_of(const std::string& expression) {
   return test::message_of<ArgumentError>([&] { Expression{expression}; });
 }
 
@@ -96,10 +96,10 @@ TEST_CASE("what is no expression is told, with the reason") {
         "(?=a)*", "(?P<a", "a{3,2}", "[z-a]", "\\xg"}) {
     CAPTURE(expression);
     CHECK(
-        test::contains(message_of(expression), "'" + std::string(expression) + "' is no regular"));
+        test::contains(refusal_of(expression), "'" + std::string(expression) + "' is no regular"));
   }
-  CHECK(test::contains(message_of("a|*"), "a '*' has nothing to repeat"));
-  CHECK(test::contains(message_of("(a"), "a '(' has no ')'"));
+  CHECK(test::contains(refusal_of("a|*"), "a '*' has nothing to repeat"));
+  CHECK(test::contains(refusal_of("(a"), "a '(' has no ')'"));
 }
 
 TEST_CASE("what only Python matches is refused by name") {
@@ -110,23 +110,23 @@ TEST_CASE("what only Python matches is refused by name") {
       {"a++", "++"},       {"a{1,2}+", "{1,2}+"}};
   for (const auto& [expression, part] : cases) {
     CAPTURE(expression);
-    CHECK(message_of(expression) == "the regular expression '" + std::string(expression) +
+    CHECK(refusal_of(expression) == "the regular expression '" + std::string(expression) +
                                         "' has '" + part + "', which is not matched here");
   }
 }
 
 TEST_CASE("an expression has bounds") {
-  CHECK(test::contains(message_of(std::string(4097, 'a')),
+  CHECK(test::contains(refusal_of(std::string(4097, 'a')),
                        "aaa...' is a regular expression of 4097 characters, at most 4096 may be"));
   CHECK(matches(std::string(4096, 'a'), std::string(4096, 'a')));
   CHECK(matches("", std::string(2048, '(') + std::string(2048, ')')));
   const std::string depth = "(?=(?:.*){900}";
-  CHECK(test::contains(message_of(repeated(depth, 4) + "b))))b"), "a lookahead"));
+  CHECK(test::contains(refusal_of(repeated(depth, 4) + "b))))b"), "a lookahead"));
   for (const std::string large :
        {"(?=(?:.*){900}b)b", "(?:a?){4097}", "((a?){100}){100}", "((((a{9}){9}){9}){9}){9}",
         "a{4000,}[a-z]{90}", "a{99999999999999999999}", "(?:(?!a)){200}", "[a-z]{1000}"}) {
     CAPTURE(large);
-    CHECK(test::contains(message_of(large), "has more than 4096 elements"));
+    CHECK(test::contains(refusal_of(large), "has more than 4096 elements"));
   }
 }
 

@@ -36,7 +36,7 @@ SafetensorsFault fault_of(const std::string& file) {
   return {};
 }
 
-std::string message_of(const std::string& file) {
+std::string damage_of(const std::string& file) {
   return test::message_of<SafetensorsError>([&] { read(file); });
 }
 
@@ -186,7 +186,7 @@ TEST_CASE("a field that is there twice is what it is for the reference implement
         one("U8", "1", "0,1").insert(one("U8", "1", "0,1").size() - 2, "," + field);
     CAPTURE(header);
     CHECK(fault_of(file_of(header, 1)) == SafetensorsFault::invalid_header_deserialization);
-    CHECK(test::contains(message_of(file_of(header, 1)), "'t' has two fields"));
+    CHECK(test::contains(damage_of(file_of(header, 1)), "'t' has two fields"));
   }
   CHECK_NOTHROW(read(file_of(R"({"__metadata__":{"a":"1","a":"2"}})", 0)));
 }
@@ -212,7 +212,7 @@ TEST_CASE("a tensor has at most 64 dimensions") {
     shape += ",1";
   }
   CHECK(read(file_of(one("U8", shape, "0,1"), 1)).tensors[0].shape.size() == 64);
-  CHECK(test::contains(message_of(file_of(one("U8", shape + ",1", "0,1"), 1)),
+  CHECK(test::contains(damage_of(file_of(one("U8", shape + ",1", "0,1"), 1)),
                        "'t' has more than 64 dimensions"));
 }
 
@@ -229,13 +229,13 @@ TEST_CASE("blanks are passed over where they are none of a text's") {
 }
 
 TEST_CASE("a message tells the tensor and what was expected") {
-  CHECK(test::contains(message_of(file_of(one("F32", "2,2", "0,4"), 4)),
+  CHECK(test::contains(damage_of(file_of(one("F32", "2,2", "0,4"), 4)),
                        "'t' has 4 bytes, its shape and type need 16"));
-  CHECK(test::contains(message_of(file_of(one("F31", "1", "0,4"), 4)),
+  CHECK(test::contains(damage_of(file_of(one("F31", "1", "0,4"), 4)),
                        "'t' has the unknown type 'F31'"));
-  CHECK(test::contains(message_of(file_of("{\"t\":{\"dtype\":\"F32\"}}", 4)),
+  CHECK(test::contains(damage_of(file_of("{\"t\":{\"dtype\":\"F32\"}}", 4)),
                        "'t' has no field 'shape'"));
-  CHECK(test::contains(message_of(file_of("[]", 0)), "it must be an object, found a list"));
+  CHECK(test::contains(damage_of(file_of("[]", 0)), "it must be an object, found a list"));
 }
 
 TEST_CASE("what is nested deeply is refused, however deeply") {
