@@ -31,5 +31,7 @@ TEST_CASE("grouped weights are one block-diagonal matrix with its zeros") {
   expected.bottomRows(4).colwise() += b;
   CHECK(test::relative_distance(y, expected) < 1e-14);
   CHECK(test::relative_distance(dx, w.transpose() * dy) < 1e-14);
+  CHECK(weight.bias().size() == 6);
+  CHECK(GroupedWeight<SharedWeight<double>>({SharedWeight<double>(first)}).bias().size() == 0);
   CHECK_THROWS_AS(GroupedWeight<SharedWeight<double>>({}), loraplus::ArgumentError);
 }

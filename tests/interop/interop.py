@@ -20,6 +20,7 @@ import sys
 import warnings
 
 import torch
+from family import run_family
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -127,6 +128,10 @@ CASES = {
     "ambiguous": (Twins, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, target_modules="fc|net.0"), None),
     "config": (Named, "relu", (6, 10, 10, 3), dict(r=2, lora_alpha=4, use_rslora=True, target_modules=r"fc\d", exclude_modules=["fc2"],
                init_lora_weights="gaussian", rank_pattern={"fc1": 5}), None),
+    "dora": (Named, "relu", (7, 16, 12, 3), dict(r=4, lora_alpha=8, use_dora=True, target_modules=["fc1", "fc2"]), None),
+    "dora_rslora": (Nested, "tanh", (5, 9, 9, 2), dict(r=3, lora_alpha=3, use_dora=True, use_rslora=True, bias="lora_only",
+                    target_modules=r"net\.[04]"), None),
+    "lora_bias": (Named, "gelu", (6, 11, 8, 4), dict(r=2, lora_alpha=4, lora_bias=True, target_modules=["fc1", "fc10"]), None),
     "half": (Named, "relu", (7, 16, 12, 3), dict(r=4, lora_alpha=8, target_modules=["fc1", "fc2"]), torch.float16),
     "bfloat": (Named, "relu", (7, 16, 12, 3), dict(r=4, lora_alpha=8, target_modules=["fc1", "fc2"]), torch.bfloat16),
 }
@@ -297,6 +302,7 @@ def run_personalise(label, data, folder, program, failures, *options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True, type=pathlib.Path)
+    parser.add_argument("--family", required=True, type=pathlib.Path, help="the C++ side of family.py")
     parser.add_argument("--personalise", required=True, type=pathlib.Path)
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--golden", type=pathlib.Path, help="write the golden files of the C++ tests here")
@@ -307,6 +313,7 @@ def main():
         run_case(name, options.out / name, options.program.resolve(), failures, True)
     for name in ("plain", "rslora", "bias", "all_biases", "head", "suffix", "subhead", "head_biases", "mixed_bias", "ambiguous"):
         run_case(name, options.out / (name + "-made"), options.program.resolve(), failures, False)
+    run_family(options.out, options.family.resolve(), failures, distance)
     personalise = options.personalise.resolve()
     run_personalise("personalise", EXAMPLE / "data", options.out / "rows", personalise, failures)
     make_classes(options.out / "classes")

@@ -19,9 +19,10 @@ if [ -z "${INTEROP_VENV:-}" ] && [ ! -e "$venv/complete" ]; then
 fi
 {
   cmake -S "$root/tests/interop" -B "$made/cmake"
-  cmake --build "$made/cmake" --target loraplus_interop personalise
+  cmake --build "$made/cmake" --target loraplus_interop loraplus_family personalise
 } >&2
 
 exec "$venv/bin/python" "$root/tests/interop/interop.py" \
-  --program "$made/cmake/loraplus_interop" --personalise "$made/cmake/loraplus/examples/personalise" \
+  --program "$made/cmake/loraplus_interop" --family "$made/cmake/loraplus_family" \
+  --personalise "$made/cmake/loraplus/examples/personalise" \
   --out "$made/cases" "$@"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <loraplus/core/error.hpp>
 #include <loraplus/frozen/row_norms.hpp>
 #include <utility>
@@ -18,6 +19,7 @@ class GroupedWeight {
   /// @param parts the blocks from the first outputs to the last @throws ArgumentError if empty
   explicit GroupedWeight(std::vector<Part> parts) : parts_(std::move(parts)) {
     if (parts_.empty()) throw ArgumentError("GroupedWeight: no parts");
+    if (std::all_of(parts_.begin(), parts_.end(), has_no_bias)) return;
     bias_.resize(out_features());
     Index row = 0;
     for (const Part& part : parts_) {
@@ -70,6 +72,11 @@ class GroupedWeight {
   ConstVectorView<Scalar> bias() const { return {bias_.data(), bias_.size()}; }
 
  private:
+  static bool has_no_bias(const Part& part) {
+    if constexpr (requires { part.bias(); }) return part.bias().size() == 0;
+    return false;
+  }
+
   template <typename Use>
   void for_each(Use&& use) const {
     Index row = 0, col = 0;
@@ -81,7 +88,7 @@ class GroupedWeight {
   }
 
   std::vector<Part> parts_;
-  Vector<Scalar> bias_;  // out
+  Vector<Scalar> bias_;  // out, or empty
 };
 
 }  // namespace loraplus

@@ -1,0 +1,172 @@
+"""What PEFT's LoRA computes beside linear layers of an Mlp, compared with loraplus; see run.sh.
+
+Layers (embeddings, convolutions in one and two dimensions, linear ones), with DoRA, rank-stabilised scaling,
+biases of B and ranks of their own: PEFT saves a random adapter, the C++ program loads it and must compute the
+same outputs (1e-5), unmerged and merged; what it saves again must compute the same in PEFT, loaded without a
+warning. Combinations of adapters and initialisations that change the weight are compared as products B A.
+"""
+
+import copy
+import json
+import subprocess
+import warnings
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+LIMIT = 1e-5
+
+
+class Zoo(nn.Module):
+    """A layer of each kind; they are used one by one."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.embed = nn.Embedding(11, 6)
+        self.fc = nn.Linear(7, 5)
+        self.plain = nn.Linear(9, 4, bias=False)
+        self.conv1 = nn.Conv1d(3, 4, 3, stride=2, padding=1, dilation=2)
+        self.conv2 = nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=(1, 0), groups=groups)
+        self.mirror = nn.Conv2d(2, 4, 3, padding=2, padding_mode="circular", bias=False)
+
+    def forward(self, x):
+        return x
+
+
+INPUTS = {"embed": (8,), "fc": (8, 7), "plain": (8, 9), "conv1": (5, 3, 12), "conv2": (3, 4, 5, 6), "mirror": (3, 2, 5, 4)}
+NAMES = list(INPUTS)
+CASES = {
+    "zoo": (2, dict(r=4, lora_alpha=6)),
+    "zoo_rslora": (1, dict(r=4, lora_alpha=6, use_rslora=True)),
+    "zoo_dora": (1, dict(r=4, lora_alpha=6, use_dora=True)),
+    "zoo_ranks": (1, dict(r=2, lora_alpha=3, rank_pattern={"embed": 9, "conv2": 16}, alpha_pattern={"fc": 11, "conv2": 13})),
+    "zoo_dora_ranks": (1, dict(r=2, lora_alpha=3, use_dora=True, rank_pattern={"conv1": 5, "fc": 8})),
+    "zoo_bias": (2, dict(r=4, lora_alpha=6, bias="lora_only")),
+}
+LORA_BIAS = ["fc", "conv1", "conv2"]  # PEFT's embeddings have none, and it merges none where there is no bias
+
+
+def spec(name, module, x):
+    if isinstance(module, nn.Embedding):
+        return {"name": name, "kind": "embedding"}
+    if isinstance(module, nn.Linear):
+        return {"name": name, "kind": "linear"}
+    return {"name": name, "kind": "conv", "dimensions": len(module.kernel_size), "channels": module.in_channels,
+            "size": list(x.shape[2:]), "kernel": list(module.kernel_size), "stride": list(module.stride),
+            "padding": list(module.padding), "dilation": list(module.dilation), "groups": module.groups,
+            "padding_mode": module.padding_mode}
+
+
+def mend(model):
+    """PEFT 0.21 gives the convolution A neither the dilation nor the padding mode of the base."""
+    for module in model.modules():
+        if hasattr(module, "lora_A") and isinstance(module.base_layer, (nn.Conv1d, nn.Conv2d)):
+            for a in module.lora_A.values():
+                a.dilation, a.padding_mode = module.base_layer.dilation, module.base_layer.padding_mode
+    return model.eval()
+
+
+def randomize(model):
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape) * 0.3 + (1 if "magnitude" in name else 0))
+            elif parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape))
+
+
+def prepare(folder, settings, base, data):
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in base.items()}, folder / "base.safetensors")
+    save_file({k: v.float().contiguous() for k, v in data.items()}, folder / "data.safetensors")
+    settings = {"modules": [], "combine": [], "initialize": []} | settings
+    (folder / "family.json").write_text(json.dumps(settings))
+
+
+def outputs(model, data):
+    found = {}
+    with torch.no_grad():
+        for name, x in data.items():
+            y = model.base_model.model.get_submodule(name)(x)
+            found[name] = y.reshape(y.shape[0], -1)
+    return found
+
+
+def run_zoo(case, folder, program, failures, distance):
+    groups, lora = CASES.get(case, (1, dict(r=3, lora_alpha=5, lora_bias=True)))
+    names = LORA_BIAS if case == "zoo_lora_bias" else NAMES
+    torch.manual_seed(sum(map(ord, case)))
+    base = Zoo(groups)
+    data = {n: torch.randint(11, INPUTS[n]) if n == "embed" else torch.randn(INPUTS[n]) for n in names}
+    model = mend(get_peft_model(copy.deepcopy(base), LoraConfig(target_modules=names, **lora)))
+    randomize(model)
+    model.save_pretrained(folder / "adapter")
+    prepare(folder, {"modules": [spec(n, base.get_submodule(n), data[n]) for n in names]}, base.state_dict(), data)
+    subprocess.run([program, folder], check=True)
+    result, expected = load_file(folder / "result.safetensors"), outputs(model, data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*groups > 1.*")  # whatever is loaded
+        again = mend(PeftModel.from_pretrained(copy.deepcopy(base), folder / "saved"))
+    saved = outputs(again, data)
+    for name in names:
+        failures.check(case, f"{name}: PEFT's adapter in C++", distance(result[name], expected[name]), LIMIT)
+        failures.check(case, f"{name}: the same, merged", distance(result[name + ".merged"], expected[name]), LIMIT)
+        failures.check(case, f"{name}: the saved adapter in PEFT", distance(saved[name], expected[name]), LIMIT)
+
+
+def run_combinations(folder, program, failures, distance):
+    torch.manual_seed(3)
+    types = [("linear", 1.0, "total"), ("cat", 1.0, "total"), ("svd", 1.0, "total"), ("ties", 0.5, "total"),
+             ("ties", 0.7, "frequency"), ("magnitude_prune", 0.4, "total"), ("ties_svd", 0.5, "total"),
+             ("magnitude_prune_svd", 0.6, "total")]
+    model = get_peft_model(nn.Sequential(nn.Linear(12, 10)), LoraConfig(r=4, lora_alpha=6, target_modules=["0"]), "first")
+    model.add_adapter("second", LoraConfig(r=4, lora_alpha=10, target_modules=["0"]))
+    randomize(model)
+    layer = model.base_model.model[0]
+    data, weights = {}, [0.7, -0.4]
+    for name in ("first", "second"):
+        data[name + ".a"] = layer.lora_A[name].weight.detach()
+        data[name + ".b"] = layer.lora_B[name].weight.detach()
+    cases, expected = [], {}
+    for kind, density, majority in types:
+        name = f"{kind}_{round(10 * density)}_{majority}"
+        cases.append({"name": name, "type": kind, "density": density, "majority": majority, "weights": weights,
+                      "adapters": ["first", "second"], "scalings": [6 / 4, 10 / 4]})
+        options = {} if kind in ("linear", "cat", "svd") else {"density": density, "majority_sign_method": majority}
+        model.add_weighted_adapter(["first", "second"], weights, name, combination_type=kind, **options)
+        expected[name] = layer.lora_B[name].weight.detach() @ layer.lora_A[name].weight.detach()
+    prepare(folder, {"combine": cases}, {"none": torch.zeros(1)}, data)
+    subprocess.run([program, folder], check=True)
+    result = load_file(folder / "result.safetensors")
+    for name, delta in expected.items():
+        failures.check("combine", name, distance(result[name], delta), LIMIT)
+
+
+def run_initializations(folder, program, failures, distance):
+    torch.manual_seed(4)
+    cases, data, expected = [], {}, {}
+    for kind in ("pissa", "olora"):
+        for out, inner, rank in ((10, 14, 3), (14, 10, 4)):
+            name = f"{kind}_{out}_{inner}"
+            base = nn.Sequential(nn.Linear(inner, out))
+            data[name + ".w"] = base[0].weight.detach().clone()
+            model = get_peft_model(base, LoraConfig(r=rank, lora_alpha=5, init_lora_weights=kind, target_modules=["0"]))
+            layer = model.base_model.model[0]
+            expected[name + ".delta"] = layer.get_delta_weight("default").detach()
+            expected[name + ".base"] = layer.base_layer.weight.detach()
+            cases.append({"name": name, "kind": kind, "rank": rank, "scaling": 5 / rank})
+    prepare(folder, {"initialize": cases}, {"none": torch.zeros(1)}, data)
+    subprocess.run([program, folder], check=True)
+    result = load_file(folder / "result.safetensors")
+    for name, value in expected.items():
+        failures.check("initialize", name, distance(result[name], value), LIMIT)
+
+
+def run_family(out, program, failures, distance):
+    for case in (*CASES, "zoo_lora_bias"):
+        run_zoo(case, out / case, program, failures, distance)
+    run_combinations(out / "combine", program, failures, distance)
+    run_initializations(out / "initialize", program, failures, distance)
