@@ -126,7 +126,8 @@ LoraConv<GroupedWeight<SharedWeight<double>>> trained_conv(const ConvGeometry& g
 
 }  // namespace
 
-TEST_CASE("a convolution with an adapter is the two convolutions of PEFT, in every geometry") {
+TEST_CASE(
+    "K11: a convolution with an adapter is two convolutions, alike in every part of the geometry") {
   for (ConvGeometry g : geometries()) {
     for (const auto mode : {PaddingMode::zeros, PaddingMode::reflect, PaddingMode::replicate,
                             PaddingMode::circular}) {

@@ -191,7 +191,8 @@ TEMPLATE_TEST_CASE("at initialisation the layer equals its frozen weight, bit fo
   }
 }
 
-TEMPLATE_TEST_CASE("merged equals unmerged, and unmerging restores every bit", "", float, double) {
+TEMPLATE_TEST_CASE("T7: merged equals unmerged, and unmerging restores every bit", "", float,
+                   double) {
   using Scalar = TestType;
   const double tolerance = std::is_same_v<Scalar, float> ? 1e-5 : 1e-14;
   const auto w = test::random_matrix<Scalar>(9, 7, 1);

@@ -8,7 +8,7 @@ using loraplus::ArgumentError;
 using loraplus::LoraOptions;
 using loraplus::Scaling;
 
-TEST_CASE("the scaling is alpha / r, or alpha / sqrt(r)") {
+TEST_CASE("T2: the scaling is alpha / r, or alpha / sqrt(r)") {
   CHECK(loraplus::lora_scaling({.rank = 16, .alpha = 3}) == 3.0 / 16);
   CHECK(loraplus::lora_scaling({.rank = 16, .alpha = 3, .scaling = Scaling::rank_stabilized}) ==
         3.0 / 4);

@@ -371,6 +371,22 @@ TEST_CASE("T26: adapters of other ranks take a place, back and forth, with one c
   }
 }
 
+TEST_CASE("K10: an adapter that is merged is not replaced, and a replaced one is seen at once") {
+  auto set = three<double>();
+  const auto x = test::random_matrix<double>(7, 4, 5);
+  const auto other = trained_adapter(set.weight(), {.rank = 7}, 60);
+  set.merge({"b"});
+  const Matrix<double> merged = predict(set, x);
+  CHECK(test::contains(test::message_of<loraplus::StateError>([&] { set.replace("b", other); }),
+                       "'b' is merged"));
+  CHECK(test::same_bits(predict(set, x), merged));
+  set.unmerge();
+  set.replace("b", other);
+  set.merge({"b"});
+  const loraplus::LoraLinear layer{set.weight(), other.factors()};
+  CHECK(test::relative_distance(predict(set, x), predict(layer, x)) < 1e-14);
+}
+
 TEST_CASE("a set trains as a layer with the one active adapter does, LoRA+ included") {
   std::mt19937_64 generator{1};
   LoraSet set(set_weight<double>());

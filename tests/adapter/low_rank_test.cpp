@@ -28,7 +28,7 @@ void require_moments(const Eigen::MatrixBase<Derived>& matrix, double deviation)
 
 }  // namespace
 
-TEST_CASE("a_uniform is PEFT's default: A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0") {
+TEST_CASE("T1: a_uniform is PEFT's default: A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0") {
   const auto factors = made({.rank = 4});
   const double bound = 1 / std::sqrt(500.0);
   CHECK(factors.b().isZero(0));
@@ -37,7 +37,7 @@ TEST_CASE("a_uniform is PEFT's default: A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0") 
   require_moments(factors.a(), bound / std::sqrt(3.0));
 }
 
-TEST_CASE("a_gaussian is PEFT's: A ~ N(0, 1/r^2), B = 0") {
+TEST_CASE("T1: a_gaussian is PEFT's: A ~ N(0, 1/r^2), B = 0") {
   const auto factors = made({.rank = 4, .initialization = Initialization::a_gaussian});
   CHECK(factors.b().isZero(0));
   require_moments(factors.a(), 1.0 / 4);

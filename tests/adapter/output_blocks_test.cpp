@@ -88,7 +88,7 @@ TEST_CASE("merged equals unmerged in blocks, and the outputs in no block are tho
   CHECK((predict(without_bias, x).middleRows(2, 2) - base.middleRows(2, 2)).norm() == 0);
 }
 
-TEST_CASE("T23: a bias of B is scaled, and merges even where the weight has none") {
+TEST_CASE("T23, K8: a bias of B is scaled, and merges even where the weight has none") {
   std::mt19937_64 generator{1};
   const auto w = test::random_matrix<double>(3, 4, 1);
   LoraLinear layer{WeightView{w}, {.rank = 2, .alpha = 6, .lora_bias = true}, generator};
@@ -100,7 +100,7 @@ TEST_CASE("T23: a bias of B is scaled, and merges even where the weight has none
   const Matrix<double> zero = Matrix<double>::Zero(4, 1);
   CHECK(test::relative_distance(predict(layer, zero), 3 * factors.bias) < 1e-15);
   CHECK(test::relative_distance(layer.merged_bias(), 3 * factors.bias) < 1e-15);
-  layer.merge();  // K8: no bias in the weight, and nothing is refused half-way
+  layer.merge();  // where PEFT adds to the weight, and then finds no bias to add to
   CHECK(test::relative_distance(predict(layer, zero), 3 * factors.bias) < 1e-15);
   std::vector<std::string> names;
   layer.unmerge();

@@ -124,7 +124,7 @@ TEST_CASE("names end at a dot, and an exclusion is stronger than a target") {
 }
 
 // tests/test_tuners_utils.py, T4: foo, module.foo and module.module.foo
-TEST_CASE("the first pattern that fits gives the rank") {
+TEST_CASE("T4: the first pattern that fits gives the rank") {
   using Patterns = std::vector<std::pair<std::string, Index>>;
   const auto rank = [](const Patterns& patterns, const std::string& module) {
     return find_pattern<Index>(patterns, module, 8);

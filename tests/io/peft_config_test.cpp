@@ -99,7 +99,7 @@ TEST_CASE("T30: unknown keys are passed over and told; without a type there is n
   CHECK(contains(message_of(R"({"peft_type": "IA3"})"), "'peft_type' must be \"LORA\""));
 }
 
-TEST_CASE("what this library does not compute is refused, not passed over") {
+TEST_CASE("K13: what this library does not compute is refused, not passed over") {
   for (const std::string key :
        {R"("use_dora": true)", R"("lora_bias": true)", R"("target_parameters": ["w"])",
         R"("layer_replication": [[0, 2]])", R"("trainable_token_indices": [1])",
@@ -237,7 +237,7 @@ TEST_CASE("a text that JSON cannot hold is refused before anything is written") 
   CHECK_THROWS_AS(to_text(config), loraplus::ArgumentError);
 }
 
-TEST_CASE("what is written is read again, in the order and form of PEFT") {
+TEST_CASE("K14: what is written is read again, in the order and form of PEFT") {
   PeftConfig config;
   config.r = 4;
   config.lora_alpha = 16;

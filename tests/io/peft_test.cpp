@@ -381,7 +381,7 @@ TEST_CASE("modules_to_save are found as PEFT finds them") {
                  "'modules_to_save' names '1', which for PEFT means 'fc1'"));
 }
 
-TEST_CASE("biases that differ from layer to layer come back") {
+TEST_CASE("T24, K18: biases that differ from layer to layer come back") {
   const fs::path folder = test::fresh_folder("peft_mixed_bias");
   // an adapted layer without bias, and the biases of all others trained
   const auto unbiased = base_network({"fc1", "fc2", "fc3"}, "fc1");

@@ -1,6 +1,7 @@
 #include <Eigen/LU>
 #include <loraplus/adapter/lora_linear.hpp>
 #include <loraplus/nn/adapt.hpp>
+#include <loraplus/nn/sequential.hpp>
 #include <loraplus/optim/adam.hpp>
 #include <loraplus/optim/lora_fa.hpp>
 #include <loraplus/optim/lora_plus.hpp>
@@ -125,4 +126,36 @@ TEST_CASE("LoRA-FA refuses a regularization that is not positive, and its rule's
     CHECK(test::contains(refusal({AdamW{}, bad}), "LoraFa: the regularization"));
   }
   CHECK(test::contains(refusal({AdamW{.beta1 = 1}}), "beta1"));
+}
+
+TEST_CASE(
+    "K12: LoRA-FA and Riemannian pair A and B by adapter, a DoRA magnitude between two or not") {
+  std::mt19937_64 generator{1};
+  const auto make = [&] {
+    return loraplus::LoraLinear{
+        loraplus::SharedWeight<double>(test::random_matrix<double>(4, 4, 1)),
+        {.rank = 2, .initialization = loraplus::Initialization::both_uniform, .dora = true},
+        generator};
+  };
+  loraplus::Sequential network(make(), make());
+  loraplus::Optimizer optimizer{loraplus::LoraFa<loraplus::Sgd>{{.learning_rate = 0.1}}, network};
+  const auto x = test::random_matrix<double>(4, 6, 2), dy = test::random_matrix<double>(4, 6, 3);
+  auto cache = network.make_cache(6);
+  Matrix<double> y(4, 6);
+  network.forward(x, y, cache);
+  network.backward(x, dy, cache);
+  // By hand for the second layer: gB (A A' + d I)^-1 / s^2.
+  const auto& layer = network.get<1>();
+  const RowMajorMatrix<double> a = layer.factors().a();
+  const double s = layer.scaling();
+  const Matrix<double> gram =
+      a * a.transpose() + optimizer.rule().regularization * Matrix<double>::Identity(2, 2);
+  const Matrix<double> expected =
+      layer.factors().b() - 0.1 / (s * s) * layer.factors().b_gradient() * gram.inverse();
+  const loraplus::Vector<double> m =
+      layer.magnitude()->values() - 0.1 * layer.magnitude()->gradient();
+  optimizer.step(network);
+  CHECK(test::relative_distance(layer.factors().b(), expected) < 1e-12);
+  CHECK(test::relative_distance(layer.magnitude()->values(), m) < 1e-14);
+  CHECK(test::same_bits(layer.factors().a(), a));
 }

@@ -179,7 +179,7 @@ std::string lora_plus_refusal(const Rule& rule, const LoraPlusOptions& options) 
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("LoRA+ makes the four groups of the reference implementation", "", float,
+TEMPLATE_TEST_CASE("O1: LoRA+ makes the four groups of the reference implementation", "", float,
                    double) {
   AdaptedNet<TestType> model;
   const LoraPlus optimizer(AdamW{.learning_rate = 5e-5, .weight_decay = 0.1},
@@ -225,7 +225,7 @@ TEST_CASE("LoRA+ puts every role and shape where PEFT does") {
               {"fc.lora_B.bias", "norm.gain", "norm.bias", "head.bias"});
 }
 
-TEMPLATE_TEST_CASE("LoRA+ moves each parameter with the rate and decay of its group", "", float,
+TEMPLATE_TEST_CASE("K17: LoRA+ moves each parameter with the rate and decay of its group", "", float,
                    double) {
   using Scalar = TestType;
   EveryRole<Scalar> model;
