@@ -409,6 +409,20 @@ TEST_CASE("a set trains as a layer with the one active adapter does, LoRA+ inclu
   CHECK(test::relative_distance(predict(set, x), predict(layer, x)) < 1e-13);
 }
 
+TEST_CASE("adapters of a set hold no gradients before they are trained in it") {
+  auto set = three<double>();
+  CHECK(set.at("b")->factors().a_gradient().size() == 0);
+  const auto x = test::random_matrix<double>(7, 4, 5), dy = test::random_matrix<double>(5, 4, 6);
+  auto cache = set.make_cache(4);
+  Matrix<double> y(5, 4);
+  set.forward(x, y, cache);
+  set.backward(x, dy, cache);
+  const auto& factors = set.at("b")->factors();
+  CHECK(test::relative_distance(factors.b_gradient(),
+                                factors.scaling() * dy * (factors.a() * x).transpose()) < 1e-14);
+  CHECK(set.at("a")->factors().a_gradient().size() == 0);
+}
+
 TEST_CASE("a copy of a set has adapters of its own over the same weight") {
   auto set = three<double>();
   LoraSet copy(set);

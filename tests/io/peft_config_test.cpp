@@ -237,7 +237,16 @@ TEST_CASE("a text that JSON cannot hold is refused before anything is written") 
   CHECK_THROWS_AS(to_text(config), loraplus::ArgumentError);
 }
 
-TEST_CASE("K14: what is written is read again, in the order and form of PEFT") {
+TEST_CASE("K14: patterns that overlap stay in their order, by which the first one counts") {
+  const PeftConfig config =
+      parse(with(R"("r": 2, "rank_pattern": {"fc1": 3, "fc.": 4, "b": 5, "a": 6})"));
+  const PeftConfig again = parse(to_text(config));
+  CHECK(again.rank_pattern == config.rank_pattern);
+  CHECK(again.options_for("fc1").rank == 3);
+  CHECK(again.options_for("fc2").rank == 4);
+}
+
+TEST_CASE("what is written is read again, in the order and form of PEFT") {
   PeftConfig config;
   config.r = 4;
   config.lora_alpha = 16;

@@ -83,7 +83,7 @@ bool is_layer(const loraplus::AdaptedMlp<Weight>& network, const char* name) {
   return network.layer(name).get_if<Layer>() != nullptr;
 }
 
-const Matrix<float> x = test::random_matrix<float>(6, 5, 3);
+const Matrix<float> probe = test::random_matrix<float>(6, 5, 3);
 
 /// Saves a network, loads it again, and compares the two; a layer that is loaded to be trained in
 /// full adds up in another order than a frozen one. @returns what was loaded
@@ -93,8 +93,8 @@ loraplus::LoadedPeft<Weight> saved_and_loaded(const fs::path& folder,
   save_peft(folder, network);
   auto loaded = load_peft(folder, base);
   CHECK(loaded.report.problems() == "");
-  CHECK(test::relative_distance(loraplus::predict(loaded.network, x),
-                                loraplus::predict(network, x)) < 1e-6);
+  CHECK(test::relative_distance(loraplus::predict(loaded.network, probe),
+                                loraplus::predict(network, probe)) < 1e-6);
   return loaded;
 }
 
@@ -119,7 +119,8 @@ TEST_CASE("an adapter that was saved and loaded computes the same, bit for bit")
     const auto loaded = load_peft(folder, base_network());
     CAPTURE(loaded.report.problems());
     CHECK(loaded.report.complete());
-    CHECK(test::same_bits(loraplus::predict(loaded.network, x), loraplus::predict(network, x)));
+    CHECK(test::same_bits(loraplus::predict(loaded.network, probe),
+                          loraplus::predict(network, probe)));
     CHECK(loaded.config.r == options.lora.rank);
     CHECK(loaded.config.lora_alpha == options.lora.alpha);
     CHECK(loaded.config.lora_dropout == options.lora.dropout);
@@ -179,7 +180,8 @@ TEST_CASE("ranks and alphas that differ are patterns, and rank-stabilised scalin
   save_peft(folder, network);
   const auto loaded = load_peft(folder, base);
   CHECK(loaded.report.complete());
-  CHECK(test::same_bits(loraplus::predict(loaded.network, x), loraplus::predict(network, x)));
+  CHECK(
+      test::same_bits(loraplus::predict(loaded.network, probe), loraplus::predict(network, probe)));
   CHECK(loaded.config.options_for("fc2").rank == 2);
   CHECK(loaded.config.options_for("fc2").alpha == 8);
   CHECK(loaded.config.options_for("fc3").alpha == Approx(0.3));
@@ -189,8 +191,8 @@ TEST_CASE("ranks and alphas that differ are patterns, and rank-stabilised scalin
   CHECK(stabilized.config.use_rslora);
   CHECK(stabilized.config.base_model_name_or_path == "mlp");
   CHECK(stabilized.config.options_for("fc1").alpha == 4);  // 8 / 4 * sqrt(4)
-  CHECK(test::relative_distance(loraplus::predict(stabilized.network, x),
-                                loraplus::predict(network, x)) < 1e-6);
+  CHECK(test::relative_distance(loraplus::predict(stabilized.network, probe),
+                                loraplus::predict(network, probe)) < 1e-6);
 }
 
 TEST_CASE("tensors that are missing or not expected are told by name") {
@@ -202,7 +204,7 @@ TEST_CASE("tensors that are missing or not expected are told by name") {
   for (const std::string& name : whole.names()) {
     if (name != "base_model.model.fc2.lora_B.weight") part.add(whole.at(name));
   }
-  part.add("base_model.model.fc9.lora_A.weight", x);
+  part.add("base_model.model.fc9.lora_A.weight", probe);
   loraplus::write_safetensors(folder / "adapter_model.safetensors", part);
   const auto loaded = load_peft(folder, base_network());
   CHECK(loaded.report.missing == Names{"base_model.model.fc2.lora_B.weight"});
@@ -285,7 +287,8 @@ TEST_CASE("all-linear is every layer, in whatever case it is written") {
     change_config(folder, {{"target_modules", text}});
     const auto loaded = load_peft(folder, base_network());
     CHECK(loaded.report.complete());
-    CHECK(test::same_bits(loraplus::predict(loaded.network, x), loraplus::predict(network, x)));
+    CHECK(test::same_bits(loraplus::predict(loaded.network, probe),
+                          loraplus::predict(network, probe)));
   }
   save_peft(folder, trained_network({.lora = {.rank = 2}, .targets = {"fc1"}, .train = {"fc3"}}));
   change_config(folder, {{"target_modules", "all-linear"}, {"exclude_modules", {"fc2"}}});
@@ -430,7 +433,8 @@ TEST_CASE("with all biases, PEFT's two more of a layer trained in full are known
   loraplus::write_safetensors(folder / "adapter_model.safetensors", tensors);
   const auto loaded = load_peft(folder, base);
   CHECK(loaded.report.problems() == "");
-  CHECK(test::same_bits(loraplus::predict(loaded.network, x), loraplus::predict(network, x)));
+  CHECK(
+      test::same_bits(loraplus::predict(loaded.network, probe), loraplus::predict(network, probe)));
   change_config(folder, {{"bias", "lora_only"}});
   CHECK(load_peft(folder, base).report.unexpected.size() == 4);
 }
@@ -468,8 +472,8 @@ TEST_CASE("an adapter that was loaded is saved in the words of its configuration
   CHECK(after.at("r") == 3);
   CHECK(after.at("rank_pattern").empty());
   const auto again = load_peft(folder, base);
-  CHECK(test::relative_distance(loraplus::predict(again.network, x), loraplus::predict(other, x)) <
-        1e-6);
+  CHECK(test::relative_distance(loraplus::predict(again.network, probe),
+                                loraplus::predict(other, probe)) < 1e-6);
 
   save_peft(folder, other, {.fan_in_fan_out = true});
   CHECK(read_config(folder).at("fan_in_fan_out") == true);
@@ -510,7 +514,8 @@ TEST_CASE("T32: of several adapters each folder has the tensors of its own alone
     CHECK(loaded.report.complete());
     CHECK(loaded.config.r == static_cast<Index>(i + 1));
     CHECK(tensors_in(place) == tensors_in(folder));
-    CHECK(test::same_bits(loraplus::predict(loaded.network, x), loraplus::predict(networks[i], x)));
+    CHECK(test::same_bits(loraplus::predict(loaded.network, probe),
+                          loraplus::predict(networks[i], probe)));
   }
   CHECK(loraplus::peft_adapter_folder(folder, "default") == folder);
   for (const std::string name : {"", "..", "a/b", ".next"}) {
@@ -545,7 +550,8 @@ TEST_CASE("T32: layers that are called as adapters, or parts of their tensors' n
   const auto loaded = load_peft(folder, base);
   CHECK(loaded.report.complete());
   CHECK(loaded.report.used.size() == 12);
-  CHECK(test::same_bits(loraplus::predict(loaded.network, x), loraplus::predict(network, x)));
+  CHECK(
+      test::same_bits(loraplus::predict(loaded.network, probe), loraplus::predict(network, probe)));
 }
 
 TEST_CASE("killed at any moment of saving, the old adapter or the new one is there, whole") {
@@ -553,7 +559,7 @@ TEST_CASE("killed at any moment of saving, the old adapter or the new one is the
   // The same tensors' shapes with another alpha: a mixture of the two would be loaded in silence.
   const auto first = trained_network({.lora = {.rank = 2, .alpha = 1}, .targets = {"fc1"}});
   const auto second = trained_network({.lora = {.rank = 2, .alpha = 64}, .targets = {"fc1"}});
-  const auto y_first = loraplus::predict(first, x), y_second = loraplus::predict(second, x);
+  const auto y_first = loraplus::predict(first, probe), y_second = loraplus::predict(second, probe);
   save_peft(folder, first);
   std::mt19937_64 generator{12};
   int seen_second = 0;
@@ -564,7 +570,7 @@ TEST_CASE("killed at any moment of saving, the old adapter or the new one is the
         save_peft(folder, first);
       }
     });
-    const auto y = loraplus::predict(load_peft(folder, base_network()).network, x);
+    const auto y = loraplus::predict(load_peft(folder, base_network()).network, probe);
     const bool is_second = test::same_bits(y, y_second);
     CHECK((is_second || test::same_bits(y, y_first)));
     seen_second += is_second ? 1 : 0;
@@ -578,7 +584,7 @@ TEST_CASE("who loads beside who saves gets the old adapter or the new one, never
   const fs::path folder = test::fresh_folder("peft_beside");
   const auto first = trained_network({.lora = {.rank = 2, .alpha = 1}, .targets = {"fc1"}});
   const auto second = trained_network({.lora = {.rank = 2, .alpha = 64}, .targets = {"fc1"}});
-  const auto y_first = loraplus::predict(first, x), y_second = loraplus::predict(second, x);
+  const auto y_first = loraplus::predict(first, probe), y_second = loraplus::predict(second, probe);
   const auto base = base_network();
   save_peft(folder, first);
   std::atomic<bool> done = false;
@@ -590,7 +596,7 @@ TEST_CASE("who loads beside who saves gets the old adapter or the new one, never
   int mixed = 0, failed = 0;
   for (int i = 0; i < 4000; ++i) {
     try {
-      const auto y = loraplus::predict(load_peft(folder, base).network, x);
+      const auto y = loraplus::predict(load_peft(folder, base).network, probe);
       mixed += test::same_bits(y, y_first) || test::same_bits(y, y_second) ? 0 : 1;
     } catch (const FileError&) {
       ++failed;
@@ -610,6 +616,7 @@ TEST_CASE("a saving that was killed between its moves is finished by who loads, 
   save_peft(folder / ".next", second);
   fs::rename(folder / ".next" / "adapter_config.json", folder / "adapter_config.json");
   const auto loaded = load_peft(folder, base_network());
-  CHECK(test::same_bits(loraplus::predict(loaded.network, x), loraplus::predict(second, x)));
+  CHECK(
+      test::same_bits(loraplus::predict(loaded.network, probe), loraplus::predict(second, probe)));
   CHECK(std::distance(fs::directory_iterator(folder), {}) == 2);
 }

@@ -275,3 +275,22 @@ TEST_CASE("a user's own weights: views are adapted in place, sparse ones are fro
                            [&] { adapt(sparse, {.train = {"only"}}, generator); }),
                        "'only'"));
 }
+
+TEST_CASE(
+    "a network with DoRA, or with biases of B, merges to a plain one that computes the same") {
+  std::mt19937_64 generator{1};
+  const auto base = freeze(loraplus::make_mlp<double>({5, 7, 3}, Activation::tanh, generator));
+  for (const loraplus::LoraOptions& lora :
+       {loraplus::LoraOptions{.rank = 2, .dora = true},
+        loraplus::LoraOptions{.rank = 2, .alpha = 3, .lora_bias = true}}) {
+    auto network = adapt(base, {.lora = lora}, generator);
+    network.visit_parameters([&](auto parameter) {
+      for (loraplus::Index i = 0; i < parameter.size(); ++i) {
+        parameter.value(i) += loraplus::normal(generator);
+      }
+    });
+    const auto x = test::random_matrix<double>(5, 4, 3);
+    CHECK(test::relative_distance(predict(merged(network), x), predict(network, x)) < 1e-13);
+    CHECK(test::relative_distance(predict(base, x), predict(network, x)) > 0.1);
+  }
+}

@@ -18,8 +18,9 @@ using Network = Mlp<Linear<double>>;
 static_assert(loraplus::Layer<Network>);
 static_assert(loraplus::Layer<Mlp<Network>>);
 
-constexpr Activation all[] = {Activation::identity,  Activation::relu, Activation::gelu,
-                              Activation::gelu_tanh, Activation::silu, Activation::tanh};
+constexpr Activation every_activation[] = {Activation::identity, Activation::relu,
+                                           Activation::gelu,     Activation::gelu_tanh,
+                                           Activation::silu,     Activation::tanh};
 
 Network network(std::initializer_list<Index> widths, Activation activation) {
   std::mt19937_64 generator{1};
@@ -29,7 +30,7 @@ Network network(std::initializer_list<Index> widths, Activation activation) {
 }  // namespace
 
 TEST_CASE("the gradients of networks of several depths, with every activation") {
-  for (const Activation activation : all) {
+  for (const Activation activation : every_activation) {
     for (const Index n : {1, 2, 17}) {
       CAPTURE(static_cast<int>(activation), n);
       auto shallow = network({5, 3}, activation);
@@ -42,7 +43,7 @@ TEST_CASE("the gradients of networks of several depths, with every activation") 
 }
 
 TEST_CASE("the gradients with an activation after the last layer") {
-  for (const Activation activation : all) {
+  for (const Activation activation : every_activation) {
     CAPTURE(static_cast<int>(activation));
     std::mt19937_64 generator{1};
     Network net({{"a", Linear<double>(4, 5, generator), Activation::tanh},

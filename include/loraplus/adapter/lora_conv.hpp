@@ -57,6 +57,11 @@ class LoraConv {
   Index out_features() const { return layer_.out_features() * geometry().positions(); }
   Index out_channels() const { return layer_.out_features(); }
 
+  Index rank() const { return layer_.rank(); }
+  Scalar scaling() const { return layer_.scaling(); }
+  double dropout() const { return layer_.dropout(); }
+  const Frozen& weight() const { return layer_.weight(); }
+
   /// The layer on patches: factors, merging, enabling and plans are its.
   LoraLinear<Frozen>& layer() { return layer_; }
   const LoraLinear<Frozen>& layer() const { return layer_; }

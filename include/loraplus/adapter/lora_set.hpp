@@ -316,6 +316,7 @@ class LoraSet {
                        detail::shape_text(factors.out_features(), factors.in_features()) +
                        ", the weight is " + detail::shape_text(out_features(), in_features()));
     }
+    adapter.factors().release_gradients();
     return std::make_shared<Adapter<Scalar>>(std::move(adapter));
   }
 

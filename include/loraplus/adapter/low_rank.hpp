@@ -72,6 +72,7 @@ class LowRank {
   const Matrix<Scalar>& b(std::size_t block = 0) const { return b_[block]; }
   /// The bias of B, out, or empty.
   const Vector<Scalar>& bias() const { return bias_; }
+  /// The gradients, in these shapes; empty if they were released.
   const RowMajorMatrix<Scalar>& a_gradient() const { return a_gradient_; }
   const Matrix<Scalar>& b_gradient(std::size_t block = 0) const { return b_gradient_[block]; }
 
@@ -151,6 +152,16 @@ class LowRank {
     }
   }
 
+  /// Frees the gradients of an adapter that is to compute only: half of its memory. Training makes
+  /// them again.
+  void release_gradients() {
+    a_gradient_.resize(0, 0);
+    bias_gradient_.resize(0);
+    for (Matrix<Scalar>& gradient : b_gradient_) {
+      gradient.resize(0, 0);
+    }
+  }
+
   /// dx += A' z. @param z r x n: s B' dy, @param dx in x n
   void expand_input(ConstMatrixView<Scalar> z, MatrixView<Scalar> dx) const {
     kernels::expand<Scalar>(a_.transpose(), z, dx);
@@ -169,6 +180,7 @@ class LowRank {
   /// each, as pairs of an A and a B, lora_A.0, lora_B.0, ...
   template <typename Visitor>
   void visit_parameters(Visitor&& visit, const FactorNames& names = {}) {
+    require_gradients();
     for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& /*block*/, Index rank) {
       const Index r = blocks_.block_rank();
       const std::string number = b_.size() == 1 ? std::string() : std::to_string(k);
@@ -209,13 +221,22 @@ class LowRank {
       : blocks_(std::move(blocks)),
         scaling_(scaling),
         a_(RowMajorMatrix<Scalar>::Zero(blocks_.rank(), in)),
-        bias_(Vector<Scalar>::Zero(has_bias ? blocks_.out_features() : 0)),
-        a_gradient_(a_),
-        bias_gradient_(bias_) {
+        bias_(Vector<Scalar>::Zero(has_bias ? blocks_.out_features() : 0)) {
     for (const OutputBlock& block : blocks_.blocks()) {
       b_.push_back(Matrix<Scalar>::Zero(block.size, blocks_.block_rank()));
     }
-    b_gradient_ = b_;
+    b_gradient_.resize(b_.size());
+    require_gradients();
+  }
+
+  /// Makes the gradients if they were released.
+  void require_gradients() {
+    if (a_gradient_.rows() == rank()) return;
+    a_gradient_.setZero(rank(), in_features());
+    bias_gradient_.setZero(bias_.size());
+    for (std::size_t k = 0; k < b_.size(); ++k) {
+      b_gradient_[k].setZero(b_[k].rows(), b_[k].cols());
+    }
   }
 
   static OutputBlocks blocks_of(Index out, const LoraOptions& options) {
@@ -227,6 +248,7 @@ class LowRank {
   /// z = s B' dy, dB += dy h', db += s dy.
   void backward_outputs(ConstMatrixView<Scalar> dy, ConstMatrixView<Scalar> h, MatrixView<Scalar> z,
                         Scalar scale) {
+    require_gradients();
     for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& block, Index rank) {
       const Index r = blocks_.block_rank();
       auto z_part = z.middleRows(rank, r);

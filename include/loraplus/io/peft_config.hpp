@@ -47,9 +47,9 @@ struct PeftConfig {
 
 namespace detail {
 
-/// All keys of PEFT 0.21 with their defaults. Those that neither PeftConfig nor refused_keys has
-/// decide nothing here: what they would change is done once, before training, by PEFT, or concerns
-/// other kinds of models or programs.
+/// All keys of PEFT 0.21 with their defaults, in PEFT's order. Those that neither PeftConfig nor
+/// refused_keys has decide nothing here: what they would change is done once, before training, by
+/// PEFT, or concerns other kinds of models or programs.
 inline constexpr const char* peft_defaults = R"({
   "alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null, "auto_mapping": null,
   "base_model_name_or_path": null, "bias": "none", "corda_config": null,
@@ -250,9 +250,10 @@ inline nlohmann::json to_json(double number) {
   return number;
 }
 
+/// In their order: of several patterns that fit, PEFT takes the first.
 template <typename Value>
-nlohmann::json to_json(const PeftConfig::Patterns<Value>& patterns) {
-  nlohmann::json made = nlohmann::json::object();
+nlohmann::ordered_json to_json(const PeftConfig::Patterns<Value>& patterns) {
+  nlohmann::ordered_json made = nlohmann::ordered_json::object();
   for (const auto& [pattern, value] : patterns) {
     made[pattern] = to_json(static_cast<double>(value));
   }
@@ -276,7 +277,7 @@ inline const char* name_of(BiasMode bias) {
 /// adapter_config.json with every key that PEFT 0.21 writes.
 /// @throws ArgumentError if a text is not UTF-8
 inline std::string to_text(const PeftConfig& config) {
-  nlohmann::json json = nlohmann::json::parse(detail::peft_defaults);
+  auto json = nlohmann::ordered_json::parse(detail::peft_defaults);
   json["r"] = config.r;
   json["lora_alpha"] = detail::to_json(config.lora_alpha);
   json["lora_dropout"] = config.lora_dropout;

@@ -143,7 +143,7 @@ Mlp<Linear<typename Weight::Scalar>> merged(const AdaptedMlp<Weight>& network) {
   using Scalar = typename Weight::Scalar;
   const auto plain = [](const auto& layer) {
     if constexpr (requires { layer.merged_weight(); }) {
-      return layer.enabled() ? Linear<Scalar>(layer.merged_weight(), layer.bias())
+      return layer.enabled() ? Linear<Scalar>(layer.merged_weight(), layer.merged_bias())
                              : Linear<Scalar>(to_matrix(layer.weight()), layer.weight().bias());
     } else if constexpr (requires { layer.weight().bias(); }) {
       return Linear<Scalar>(to_matrix(layer.weight()), layer.bias());
