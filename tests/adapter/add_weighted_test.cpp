@@ -1,4 +1,5 @@
 #include <loraplus/adapter/add_weighted.hpp>
+#include <loraplus/nn/layer.hpp>
 
 #include "support/catch.hpp"
 #include "support/errors.hpp"

@@ -225,8 +225,8 @@ TEST_CASE("LoRA+ puts every role and shape where PEFT does") {
               {"fc.lora_B.bias", "norm.gain", "norm.bias", "head.bias"});
 }
 
-TEMPLATE_TEST_CASE("K17: LoRA+ moves each parameter with the rate and decay of its group", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("K17: LoRA+ moves each parameter with the rate and decay of its group", "",
+                   float, double) {
   using Scalar = TestType;
   EveryRole<Scalar> model;
   fill_gradients(model, 50);
