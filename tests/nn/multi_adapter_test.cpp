@@ -1,4 +1,6 @@
 #include <loraplus/nn/multi_adapter.hpp>
+#include <loraplus/optim/adam.hpp>
+#include <loraplus/optim/optimizer.hpp>
 
 #include "support/catch.hpp"
 #include "support/errors.hpp"
@@ -98,6 +100,28 @@ TEST_CASE("an assignment holds what is erased or replaced after it; other passes
   CHECK(test::relative_distance(y, predict(first, x)) < 1e-13);
   network.forward(x, y, active);
   CHECK(test::same_bits(y, predict(base, x)));
+}
+
+TEST_CASE("an adapter is taken out, trained on by itself, and put back") {
+  const auto base = frozen_network();
+  const auto given =
+      trained_network(base, {.lora = {.rank = 3, .dora = true}, .targets = {"fc1", "fc3"}}, 2);
+  MultiAdapterMlp network(base);
+  network.add("a", given);
+  auto taken = network.adapted("a");
+  const auto x = test::random_matrix<double>(6, 4, 4), dy = test::random_matrix<double>(3, 4, 5);
+  CHECK(test::same_bits(predict(taken, x), predict(given, x)));
+  loraplus::Optimizer optimizer{loraplus::AdamW{.learning_rate = 0.1}, taken};
+  auto cache = taken.make_cache(4);
+  Matrix<double> y(3, 4);
+  taken.forward(x, y, cache);
+  taken.backward(x, dy, cache);
+  optimizer.step(taken);
+  CHECK(test::relative_distance(output(network, x), predict(given, x)) < 1e-13);
+  network.replace("a", taken);
+  CHECK(test::relative_distance(output(network, x), predict(taken, x)) < 1e-13);
+  CHECK(test::relative_distance(predict(taken, x), predict(given, x)) > 1e-3);
+  CHECK_THROWS_AS(network.adapted("b"), loraplus::ArgumentError);
 }
 
 TEST_CASE("scopes disable and scale all layers of a network, and restore them") {

@@ -122,6 +122,67 @@ TEST_CASE("the rules for pairs of factors allocate nothing, at ranks above and b
   }
 }
 
+TEST_CASE("a step of every member of the family allocates nothing") {
+  std::mt19937_64 generator{1};
+  const auto require = [&](auto&& layer, Index n) {
+    auto cache = layer.make_cache(n);
+    const auto x = test::random_matrix<float>(layer.in_features(), n, 2),
+               dy = test::random_matrix<float>(layer.out_features(), n, 3);
+    Matrix<float> y = dy, dx = x;
+    LoraPlus optimizer{AdamW{}, {.ratio = 4}, layer};
+    require_no_allocation([&] {
+      layer.forward(x, y, cache, generator);
+      layer.backward(x, dy, dx, cache);
+      optimizer.step(layer);
+    });
+  };
+  const SharedWeight<float> weight(test::random_matrix<float>(48, 70, 1));
+  const PackedWeight<float> packed(test::random_matrix<float>(48, 70, 1));
+  for (const double dropout : {0.0, 0.1}) {
+    require(LoraLinear{weight, {.rank = 3, .dropout = dropout, .dora = true}, generator}, 9);
+    require(LoraLinear{packed, {.rank = 40, .dropout = dropout, .dora = true}, generator}, 9);
+    require(LoraLinear{packed,
+                       {.rank = 3,
+                        .dropout = dropout,
+                        .lora_bias = true,
+                        .enabled_groups = {true, false, true}},
+                       generator},
+            9);
+  }
+  const ConvGeometry geometry{.channels = 7,
+                              .height = {.size = 6, .kernel = 2},
+                              .width = {.size = 5, .kernel = 5, .padding = 1}};
+  require(LoraConv{packed, geometry, {.rank = 3}, generator}, 4);
+  LoraSet set(packed);
+  set.add("a", {.rank = 3, .dropout = 0.1}, generator);
+  set.add("b", {.rank = 5, .dora = true}, generator);
+  set.set_active({"a", "b"});
+  require(std::move(set), 9);
+}
+
+TEST_CASE("embeddings, and samples with adapters of their own, allocate nothing") {
+  std::mt19937_64 generator{1};
+  LoraEmbedding embedding{
+      SharedWeight<float>(test::random_matrix<float>(8, 30, 1)), {.rank = 3}, generator};
+  auto cache = embedding.make_cache(4);
+  const std::vector<Index> tokens{3, 7, 29, 3};
+  const auto dy = test::random_matrix<float>(8, 4, 2);
+  Matrix<float> y(8, 4);
+  LoraPlus optimizer{AdamW{}, {.ratio = 4}, embedding};
+  require_no_allocation([&] {
+    embedding.forward(tokens, y, cache);
+    embedding.backward(tokens, dy, cache);
+    optimizer.step(embedding);
+  });
+  LoraSet set(SharedWeight<float>(test::random_matrix<float>(8, 30, 1)));
+  set.add("a", {.rank = 3}, generator);
+  set.add("b", {.rank = 5, .dora = true}, generator);
+  auto set_cache = set.make_cache(4);
+  set.assign(set_cache, std::vector<std::string>{"b", "a", "__base__", "b"});
+  const auto x = test::random_matrix<float>(30, 4, 3);
+  require_no_allocation([&] { set.forward(x, y, set_cache); });
+}
+
 TEST_CASE("a step over a packed weight allocates nothing, in both plans and at any size") {
   struct Shape {
     Index out, in, rank, n;

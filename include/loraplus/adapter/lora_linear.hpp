@@ -67,6 +67,19 @@ class LoraLinear {
   LoraLinear(Frozen weight, const Factors<Scalar>& factors, const LoraOptions& options = {})
       : LoraLinear(std::move(weight), LowRank<Scalar>(factors), options) {}
 
+  /// With an adapter that was made for a weight of this shape, as a LoraSet has them. With DoRA the
+  /// weight must be the same: its norms are in the adapter.
+  /// @throws ShapeError
+  LoraLinear(Frozen weight, Adapter<Scalar> adapter)
+      : base_(std::move(weight)), adapter_(std::move(adapter)) {
+    if (factors().in_features() != in_features() || factors().out_features() != out_features()) {
+      throw ShapeError("LoraLinear: the adapter is one for " +
+                       detail::shape_text(factors().out_features(), factors().in_features()) +
+                       ", the weight is " + detail::shape_text(out_features(), in_features()));
+    }
+    adapter_.factors().hold_gradients();
+  }
+
   Index in_features() const { return base_.in_features(); }
   Index out_features() const { return base_.out_features(); }
   Index rank() const { return adapter_.rank(); }

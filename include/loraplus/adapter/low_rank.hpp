@@ -122,7 +122,9 @@ class LowRank {
 
   /// y += s b. @param y out x n
   void add_bias(MatrixView<Scalar> y, Scalar scale = Scalar(1)) const {
-    if (has_bias()) y.colwise() += scale * scaling_ * bias_;
+    for (Index sample = 0; has_bias() && sample < y.cols(); ++sample) {
+      y.col(sample) += scale * scaling_ * bias_;
+    }
   }
 
   /// The same for tokens, whose x has a single 1 each, in the row of the token.
@@ -162,6 +164,16 @@ class LowRank {
     }
   }
 
+  /// Makes the gradients, zero, if they were released.
+  void hold_gradients() {
+    if (a_gradient_.rows() == rank()) return;
+    a_gradient_.setZero(rank(), in_features());
+    bias_gradient_.setZero(bias_.size());
+    for (std::size_t k = 0; k < b_.size(); ++k) {
+      b_gradient_[k].setZero(b_[k].rows(), b_[k].cols());
+    }
+  }
+
   /// dx += A' z. @param z r x n: s B' dy, @param dx in x n
   void expand_input(ConstMatrixView<Scalar> z, MatrixView<Scalar> dx) const {
     kernels::expand<Scalar>(a_.transpose(), z, dx);
@@ -180,7 +192,7 @@ class LowRank {
   /// each, as pairs of an A and a B, lora_A.0, lora_B.0, ...
   template <typename Visitor>
   void visit_parameters(Visitor&& visit, const FactorNames& names = {}) {
-    require_gradients();
+    hold_gradients();
     for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& /*block*/, Index rank) {
       const Index r = blocks_.block_rank();
       const std::string number = b_.size() == 1 ? std::string() : std::to_string(k);
@@ -226,17 +238,7 @@ class LowRank {
       b_.push_back(Matrix<Scalar>::Zero(block.size, blocks_.block_rank()));
     }
     b_gradient_.resize(b_.size());
-    require_gradients();
-  }
-
-  /// Makes the gradients if they were released.
-  void require_gradients() {
-    if (a_gradient_.rows() == rank()) return;
-    a_gradient_.setZero(rank(), in_features());
-    bias_gradient_.setZero(bias_.size());
-    for (std::size_t k = 0; k < b_.size(); ++k) {
-      b_gradient_[k].setZero(b_[k].rows(), b_[k].cols());
-    }
+    hold_gradients();
   }
 
   static OutputBlocks blocks_of(Index out, const LoraOptions& options) {
@@ -248,7 +250,7 @@ class LowRank {
   /// z = s B' dy, dB += dy h', db += s dy.
   void backward_outputs(ConstMatrixView<Scalar> dy, ConstMatrixView<Scalar> h, MatrixView<Scalar> z,
                         Scalar scale) {
-    require_gradients();
+    hold_gradients();
     for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& block, Index rank) {
       const Index r = blocks_.block_rank();
       auto z_part = z.middleRows(rank, r);

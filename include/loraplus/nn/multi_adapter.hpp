@@ -58,6 +58,24 @@ class MultiAdapterMlp {
     if (active_.empty() && !names_.empty()) activate({names_.front()});
   }
 
+  /// A copy of one adapter as a network of its own over the same weights: to be trained on, and
+  /// given back by `replace`, or to be saved. @throws ArgumentError if there is no such adapter
+  AdaptedMlp<Weight> adapted(const std::string& name) const {
+    const std::lock_guard lock(*mutex_);
+    require_known(name);
+    std::vector<typename AdaptedMlp<Weight>::Stage> stages;
+    for (const auto& stage : layers_.stages()) {
+      const Weight& weight = stage.layer.weight();
+      if (stage.layer.contains(name)) {
+        stages.push_back(
+            {stage.name, LoraLinear<Weight>(weight, *stage.layer.at(name)), stage.activation});
+      } else {
+        stages.push_back({stage.name, FrozenLinear<Weight>(weight), stage.activation});
+      }
+    }
+    return AdaptedMlp<Weight>(std::move(stages));
+  }
+
   /// All adapters, sorted by name.
   std::vector<std::string> names() const {
     const std::lock_guard lock(*mutex_);
