@@ -194,6 +194,33 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("dropout takes an input of the image for all positions that see it") {
+  const ConvGeometry g{.channels = 1, .width = {.size = 6, .kernel = 3, .padding = 1}};
+  auto layer = trained_conv(g, {.rank = 2, .dropout = 0.5});
+  const auto x = test::random_matrix<double>(6, 3, 7);
+  auto cache = layer.make_cache(3);
+  Matrix<double> y(layer.out_features(), 3), mask(6, 3);
+  std::mt19937_64 generator{9};
+  layer.forward(x, y, cache, generator);
+  generator.seed(9);
+  loraplus::detail::draw_dropout_mask(0.5, mask, generator);
+  const ConvWeight weight(g);
+  const Matrix<double> zero = Matrix<double>::Zero(y.rows(), 3);
+  const Matrix<double> expected =
+      convolved(g, weight.w, weight.b, x) +
+      adapted(g, zero, layer.layer().factors().factors(), mask.cwiseProduct(x));
+  CHECK(test::relative_distance(y, expected) < 1e-14);
+}
+
+TEST_CASE("the gradients of a convolution with every padding") {
+  ConvGeometry g = geometries()[4];
+  for (const auto mode : {PaddingMode::reflect, PaddingMode::replicate, PaddingMode::circular}) {
+    g.padding_mode = mode;
+    auto layer = trained_conv(g, {.rank = 2, .dropout = 0.4});
+    test::require_gradients(layer, 2, 6, std::mt19937_64{7});
+  }
+}
+
 TEST_CASE("a merged convolution equals the unmerged, groups included; a packed weight serves too") {
   for (const ConvGeometry& g : geometries()) {
     auto layer = trained_conv(g, {.rank = 2, .alpha = 5});
@@ -244,6 +271,8 @@ TEST_CASE("T25: groups must divide the rank, and a geometry that cannot be is re
   wrong.padding_mode = PaddingMode::reflect;
   wrong.width.padding = 4;
   CHECK(test::contains(message(wrong), "padding is more"));
+  CHECK_THROWS_AS((LoraConv{weight, g, {.rank = 2, .enabled_groups = {true, false}}, generator}),
+                  loraplus::ArgumentError);
   wrong = g;
   wrong.width.kernel = 2;
   CHECK(test::contains(message(wrong), "must take 16 inputs"));

@@ -165,9 +165,13 @@ TEST_CASE(
     y.colwise() += b0;
     set.set_active(order);
     CHECK(test::relative_distance(predict(set, x), y) < 1e-13);
-    set.merge(order);
-    CHECK(test::relative_distance(predict(set, x), y) < 1e-13);
+    for (std::size_t merged = 1; merged <= order.size(); ++merged) {  // one after the other
+      set.merge({order[merged - 1]});
+      CHECK(test::relative_distance(predict(set, x), y) < 1e-13);
+    }
+    CHECK_THROWS_AS(set.set_active({order[1], order[0]}), loraplus::StateError);
     set.unmerge();
+    CHECK_THROWS_AS(set.merge({order[1]}), loraplus::StateError);  // before the one that it scales
   }
 }
 
@@ -369,6 +373,45 @@ TEST_CASE("T26: adapters of other ranks take a place, back and forth, with one c
       CHECK(test::relative_distance(y, predict(layer, x)) < 1e-14);
     }
   }
+}
+
+TEST_CASE("a cache of another set, and an optimizer of another adapter, are refused") {
+  auto set = three<double>();
+  auto other = three<double>();
+  auto cache = other.make_cache(4);
+  const auto x = test::random_matrix<double>(7, 4, 5);
+  Matrix<double> y(5, 4);
+  CHECK_THROWS_AS(set.forward(x, y, cache), loraplus::StateError);
+  CHECK_THROWS_AS(set.assign(cache, Names{"a"}), loraplus::StateError);
+  set.add("twin", trained_adapter(set.weight(), {.rank = 3, .alpha = 5}, 90));
+  loraplus::Optimizer optimizer{loraplus::AdamW{}, set};
+  set.set_active({"twin"});
+  CHECK_THROWS_AS(optimizer.step(set), loraplus::StateError);
+}
+
+TEST_CASE(
+    "an assignment has the scales of its time, but for the common one; a scaled set does not "
+    "merge") {
+  auto set = three<double>();
+  const auto x = test::random_matrix<double>(7, 2, 5);
+  const Matrix<double> base = base_output<double>(x), b = predict(set, x);
+  auto cache = set.make_cache(2);
+  set.assign(cache, Names{"b", "b"});
+  set.set_scale("b", 7);
+  Matrix<double> y(5, 2);
+  {
+    const loraplus::ScaledScope half(set, 0.5);
+    set.forward(x, y, cache);
+    CHECK(test::relative_distance(y, base + 0.5 * (b - base)) < 1e-13);
+    CHECK_THROWS_AS(set.merge({"a"}), loraplus::StateError);
+  }
+  set.forward(x, y, cache);
+  CHECK(test::relative_distance(y, b) < 1e-13);
+  {
+    const loraplus::ScaledScope one(set, 1);
+    set.merge({"a"});
+  }
+  CHECK(set.merged() == Names{"a"});
 }
 
 TEST_CASE("K10: an adapter that is merged is not replaced, and a replaced one is seen at once") {

@@ -261,6 +261,21 @@ TEST_CASE("a weight without outputs' norms is refused what it has no place for")
   CHECK(layer.plan(100000) == loraplus::Plan::unmerged);
 }
 
+TEST_CASE("a cache of other blocks or sizes is refused, and factors of rank 0 are") {
+  std::mt19937_64 generator{1};
+  const SharedWeight<float> weight(Matrix<float>::Ones(4, 3));
+  const LoraLinear two{
+      weight, {.rank = 2, .dora = true, .enabled_groups = {true, true}}, generator};
+  const LoraLinear one{weight, {.rank = 4, .dora = true}, generator};
+  auto cache = one.make_cache(2);
+  const Matrix<float> x = Matrix<float>::Ones(3, 2);
+  Matrix<float> y(4, 2);
+  CHECK_THROWS_AS(two.forward(x, y, cache), loraplus::StateError);
+  CHECK_THROWS_AS((LoraLinear{weight, loraplus::Factors<float>{RowMajorMatrix<float>(0, 3),
+                                                               Matrix<float>(4, 0)}}),
+                  loraplus::ArgumentError);
+}
+
 TEST_CASE("NaN in a factor reaches its row and no other") {
   const auto w = test::random_matrix<double>(4, 3, 1);
   auto layer = decomposed(WeightView{w}, {.rank = 2});

@@ -138,8 +138,8 @@ void run_modules(const Json& specs, Folder& folder) {
       modules.add(name, layers.conv.back());
     }
   }
-  const LoadReport report = modules.load(folder.path / "adapter");
-  if (!report.complete()) throw FileError(report.problems());
+  const auto loaded = modules.load(folder.path / "adapter");
+  if (!loaded.report.complete()) throw FileError(loaded.report.problems());
   std::size_t linear = 0, embedding = 0, conv = 0;
   for (const Json& spec : specs) {
     const std::string name = spec.at("name"), kind = spec.at("kind");
@@ -151,7 +151,7 @@ void run_modules(const Json& specs, Folder& folder) {
       compute(name, layers.conv[conv++], folder);
     }
   }
-  modules.save(folder.path / "saved");
+  modules.save(folder.path / "saved", loaded.config);
 }
 
 Combination combination(const std::string& name) {

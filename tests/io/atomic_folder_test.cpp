@@ -88,6 +88,37 @@ TEST_CASE("what was killed between its naming and its moves is read, and then fi
   CHECK_FALSE(fs::exists(folder / ".next"));
 }
 
+TEST_CASE("what a program that knows nothing of .next wrote after a kill is not replaced") {
+  const fs::path folder = cut_short("atomic_folder_stale");
+  test::write(folder / "a", "python of a");
+  test::write(folder / "b", "python of b");
+  const auto later = fs::last_write_time(folder / ".next" / "b") + std::chrono::seconds(1);
+  fs::last_write_time(folder / "b", later);
+  CHECK(current_file(folder, "b") == folder / "b");
+  const auto found = open_together(folder, both, read_both);
+  CHECK(found.first == "python");
+  CHECK(found.second == "python");
+  CHECK_FALSE(fs::exists(folder / ".next"));
+  CHECK(test::read(folder / "b") == "python of b");
+}
+
+TEST_CASE("of two savers the last to commit counts, whoever wrote first") {
+  const fs::path folder = test::fresh_folder("atomic_folder_order");
+  AtomicFolder first(folder), second(folder);
+  for (const std::string name : {"a", "b"}) {
+    test::write(first.file(name), "first of " + name);
+  }
+  for (const std::string name : {"a", "b"}) {
+    test::write(second.file(name), "second of " + name);
+    fs::last_write_time(second.file(name),
+                        fs::last_write_time(first.file(name)) + std::chrono::milliseconds(1));
+  }
+  second.commit();
+  first.commit();
+  CHECK(test::read(folder / "a") == "first of a");
+  CHECK(test::read(folder / "b") == "first of b");
+}
+
 TEST_CASE("a replacement that another is finishing is left to it, and read where it is") {
   const fs::path folder = cut_short("atomic_folder_locked");
   const loraplus::detail::Lock lock(folder, loraplus::detail::Lock::Wait::no);

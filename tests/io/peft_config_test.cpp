@@ -101,7 +101,7 @@ TEST_CASE("T30: unknown keys are passed over and told; without a type there is n
 
 TEST_CASE("K13: what this library does not compute is refused, not passed over") {
   for (const std::string key :
-       {R"("use_dora": true)", R"("lora_bias": true)", R"("target_parameters": ["w"])",
+       {R"("use_bdlora": true)", R"("use_qalora": true)", R"("target_parameters": ["w"])",
         R"("layer_replication": [[0, 2]])", R"("trainable_token_indices": [1])",
         R"("init_lora_weights": "pissa")", R"("init_lora_weights": "olora")",
         R"("init_lora_weights": "OLoRA")", R"("init_lora_weights": "pissa_niter_4")",
@@ -110,12 +110,16 @@ TEST_CASE("K13: what this library does not compute is refused, not passed over")
     CHECK(contains(message_of(with(key)), "adapter_config.json: '" + key.substr(1, 5)));
   }
   for (const std::string key :
-       {R"("use_dora": false)", R"("lora_bias": null)", R"("target_parameters": [])",
+       {R"("use_dora": true)", R"("lora_bias": null)", R"("target_parameters": [])",
         R"("loftq_config": {})", R"("init_lora_weights": "gaussian")",
         R"("init_lora_weights": false)"}) {
     CAPTURE(key);
     CHECK_NOTHROW(parse(with(key)));
   }
+}
+
+TEST_CASE("a zero byte does not end a configuration") {
+  CHECK(contains(message_of(with(R"("r": 2)") + std::string("\0 xx", 4)), "zero byte"));
 }
 
 TEST_CASE("a wrong value is named by its key") {

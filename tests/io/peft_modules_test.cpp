@@ -104,8 +104,9 @@ TEST_CASE("T19: layers of every kind go to a folder and come back, DoRA and bias
     Family trained(options, 5);
     trained.modules().save(folder, {.scaling = options.scaling});
     Family loaded({.rank = 8, .alpha = 2});  // of other ranks until it is loaded
-    const auto report = loaded.modules().load(folder);
-    CHECK(report.problems().empty());
+    const auto found = loaded.modules().load(folder);
+    CHECK(found.report.problems().empty());
+    CHECK(found.config.r == options.rank);
     CHECK(test::same_bits(loaded.outputs(), trained.outputs()));
     CHECK(loaded.fc.trains_bias() == (options.bias != loraplus::BiasMode::none));
   }
@@ -145,6 +146,33 @@ TEST_CASE("K9: an adapter that takes the place of another has the ranks of its o
   CHECK(other.fc.scaling() == 4.0F / 9);
   CHECK(other.conv1.layer().rank() == 2);
   CHECK(test::same_bits(other.outputs(), trained.outputs()));
+}
+
+TEST_CASE("all-linear is an adapter of the linear layers; its configuration is kept") {
+  const auto folder = test::fresh_folder("peft_family_linear");
+  Family trained({.rank = 2}, 5);
+  PeftModules linear;
+  linear.add("fc", trained.fc);
+  linear.save(folder);
+  std::string text = test::read(folder / "adapter_config.json");
+  const std::string names = "[\n    \"fc\"\n  ]";
+  REQUIRE(text.find(names) != std::string::npos);
+  text.replace(text.find(names), names.size(), "\"all-linear\"");
+  test::write(folder / "adapter_config.json", text);
+  CHECK(linear.load(folder).report.complete());
+  PeftModules all = trained.modules();
+  CHECK(test::contains(test::message_of<FileError>([&] { all.load(folder); }), "'net.embed'"));
+}
+
+TEST_CASE("names that mean modules around others are an expression") {
+  const auto folder = test::fresh_folder("peft_family_container");
+  Family trained({.rank = 2}, 5);
+  PeftModules modules;
+  modules.add("fc", trained.fc);
+  modules.add("10.fc.2", trained.conv1);
+  modules.save(folder);
+  CHECK(test::contains(test::read(folder / "adapter_config.json"), "(?:fc|10\\\\.fc\\\\.2)"));
+  CHECK(modules.load(folder).report.complete());
 }
 
 TEST_CASE("groups of a convolution share the ranks in a file, too") {

@@ -449,7 +449,7 @@ TEST_CASE("an adapter that was loaded is saved in the words of its configuration
                          {"init_lora_weights", "gaussian"},
                          {"use_rslora", true},
                          {"fan_in_fan_out", true},
-                         {"target_modules", ".*"},
+                         {"target_modules", ".*[0-9]"},
                          {"modules_to_save", {"0"}},
                          {"exclude_modules", "10"},
                          {"r", 7},

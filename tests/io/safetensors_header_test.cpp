@@ -134,6 +134,9 @@ TEST_CASE("each check of the reference implementation, in its order, names what 
     CAPTURE(text);
     CHECK(fault_of(file_of(text, 0)) == SafetensorsFault::invalid_header_deserialization);
   }
+  for (const std::string& end : {std::string("\0\0", 2), std::string("\0{", 2)}) {
+    CHECK(fault_of(file_of("{}" + end, 0)) == SafetensorsFault::invalid_header_deserialization);
+  }
   for (const std::string shape : {"-1", "1.0", "18446744073709551616", "\"1\"", "true", "null"}) {
     CAPTURE(shape);
     CHECK(fault_of(file_of(one("F32", shape, "0,4"), 4)) ==

@@ -124,6 +124,45 @@ TEST_CASE("an adapter is taken out, trained on by itself, and put back") {
   CHECK_THROWS_AS(network.adapted("b"), loraplus::ArgumentError);
 }
 
+TEST_CASE("what is active in a network is what was activated, in every layer") {
+  const auto base = frozen_network();
+  const auto in = [&](const std::string& layer, unsigned seed) {
+    return trained_network(base, {.lora = {.rank = 3}, .targets = {layer}}, seed);
+  };
+  const auto x = test::random_matrix<double>(6, 2, 4);
+  MultiAdapterMlp network(base);
+  const auto a = in("fc1", 2), b = in("fc2", 3);
+  network.add("a", a);
+  network.add("b", b);
+  network.add("c", trained_network(base, {.lora = {.rank = 2}}, 4));
+  network.set_active({"a", "b"});
+  network.erase("a");  // c does not take its place in fc1
+  CHECK(test::relative_distance(output(network, x), predict(b, x)) < 1e-13);
+  network.set_active({});
+  network.replace("b", a);
+  network.erase("c");
+  CHECK(network.active().empty());
+  CHECK(test::same_bits(output(network, x), predict(base, x)));
+  network.set_active({"b"});
+  const Matrix<double> y = output(network, x);
+  CHECK(test::relative_distance(y, predict(a, x)) < 1e-13);
+  CHECK_THROWS_AS(network.set_active({"b", "b"}), loraplus::ArgumentError);
+  CHECK(test::same_bits(output(network, x), y));
+  auto cache = network.make_cache(2);
+  network.assign(cache, Names{"b", "b"});
+  CHECK_THROWS_AS(network.assign(cache, Names{"b", "b", "b"}), loraplus::ShapeError);
+  Matrix<double> found(3, 2);
+  network.forward(x, found, cache);
+  CHECK(test::relative_distance(found, y) < 1e-13);
+  network.set_enabled(false);  // which wins over an assignment
+  network.forward(x, found, cache);
+  CHECK(test::same_bits(found, predict(base, x)));
+  std::mt19937_64 generator{1};
+  const auto small = freeze(loraplus::make_mlp<double>({6, 3}, Activation::tanh, generator));
+  auto other = MultiAdapterMlp(small).make_cache(2);
+  CHECK_THROWS_AS(network.forward(x, found, other), loraplus::StateError);
+}
+
 TEST_CASE("scopes disable and scale all layers of a network, and restore them") {
   const auto base = frozen_network();
   MultiAdapterMlp network(base);

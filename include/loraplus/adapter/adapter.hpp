@@ -76,6 +76,8 @@ class Adapter {
 
   /// Whether the cache was made by an adapter of this kind and rank.
   bool fits(const Cache& cache) const {
+    if (magnitude_ && !(cache.magnitude && magnitude_->fits(factors_, *cache.magnitude)))
+      return false;
     return cache.h.rows() == rank() &&
            cache.mask.rows() == (dropout_ > 0 ? factors_.in_features() : 0) &&
            cache.magnitude.has_value() == magnitude_.has_value();
@@ -89,14 +91,18 @@ class Adapter {
     static_assert(sizeof...(Generator) <= 1);
     cache.used_dropout = sizeof...(Generator) == 1 && dropout_ > 0;
     if (cache.used_dropout) {
-      auto mask = cache.mask.leftCols(x.cols());
-      (detail::draw_dropout_mask(dropout_, mask, generator), ...);
-      cache.dropped.leftCols(x.cols()) = mask.cwiseProduct(x);
+      (detail::draw_dropout_mask(dropout_, cache.mask.leftCols(x.cols()), generator), ...);
     }
-    const ConstMatrixView<Scalar> dropped = input(x, cache);
-    auto h = cache.h.leftCols(x.cols());
-    factors_.project(dropped, h, scale);
-    return dropped;
+    return project_input(x, scale, cache);
+  }
+
+  /// The same with a mask of the caller's, of 0 and 1 / (1 - p); there is dropout.
+  /// @param x, mask in x n
+  ConstMatrixView<Scalar> project_masked(ConstMatrixView<Scalar> x, Scalar scale,
+                                         ConstMatrixView<Scalar> mask, Cache& cache) const {
+    cache.used_dropout = true;
+    cache.mask.leftCols(x.cols()) = mask;
+    return project_input(x, scale, cache);
   }
 
   /// d(x) of the last forward pass.
@@ -167,6 +173,17 @@ class Adapter {
   }
 
  private:
+  ConstMatrixView<Scalar> project_input(ConstMatrixView<Scalar> x, Scalar scale,
+                                        Cache& cache) const {
+    if (cache.used_dropout) {
+      cache.dropped.leftCols(x.cols()) = cache.mask.leftCols(x.cols()).cwiseProduct(x);
+    }
+    const ConstMatrixView<Scalar> dropped = input(x, cache);
+    auto h = cache.h.leftCols(x.cols());
+    factors_.project(dropped, h, scale);
+    return dropped;
+  }
+
   LowRank<Scalar> factors_;
   std::optional<Magnitude<Scalar>> magnitude_;
   double dropout_;

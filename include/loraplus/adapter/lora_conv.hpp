@@ -9,7 +9,8 @@ namespace loraplus {
 /// A frozen convolution with a low-rank adapter, in one or two dimensions. It is LoraLinear on the
 /// patches of the image: A is a convolution of the same kernel, stride, padding and dilation to r
 /// channels, B one of kernel 1 from r channels to the outputs (as PEFT). In groups, A sees all
-/// channels and B keeps the groups apart, an equal share of the ranks for each.
+/// channels and B keeps the groups apart, an equal share of the ranks for each. Dropout takes whole
+/// inputs of the image, for all positions that see them.
 ///
 /// The frozen weight maps a patch (channels x kernel height x kernel width) to the output channels;
 /// for groups GroupedWeight puts the weights of the groups together. Images are columns, see
@@ -25,6 +26,7 @@ class LoraConv {
     Matrix<Scalar> patches;   // patch x (positions largest batch)
     Matrix<Scalar> outputs;   // channels x (positions largest batch): y, or in backward dy
     Matrix<Scalar> gradient;  // as patches
+    Matrix<Scalar> mask;      // inputs x largest batch, with dropout only: 0 or 1 / (1 - p)
   };
 
   /// @throws ArgumentError if an option or the geometry is out of its range, or the groups do not
@@ -37,6 +39,9 @@ class LoraConv {
                LowRank<Scalar>(blocks_of(geometry, weight, options.rank), weight.in_features(),
                                options, generator),
                options) {
+    if (!options.enabled_groups.empty()) {
+      throw ArgumentError("LoraConv: the groups are those of the geometry, not enabled_groups");
+    }
     require_weight();
   }
 
@@ -69,7 +74,8 @@ class LoraConv {
   Cache make_cache(Index largest_batch) const {
     const Index columns = geometry().positions() * largest_batch;
     return {layer_.make_cache(columns), Matrix<Scalar>(geometry().patch(), columns),
-            Matrix<Scalar>(out_channels(), columns), Matrix<Scalar>(geometry().patch(), columns)};
+            Matrix<Scalar>(out_channels(), columns), Matrix<Scalar>(geometry().patch(), columns),
+            Matrix<Scalar>(dropout() > 0 ? in_features() : 0, largest_batch)};
   }
 
   /// @param x in x n, @param y out x n, @param generator none, or one for training
@@ -83,7 +89,15 @@ class LoraConv {
     auto patches = cache.patches.leftCols(columns(x));
     auto outputs = cache.outputs.leftCols(columns(x));
     patches_.gather<Scalar>(x, patches);
-    layer_.forward(patches, outputs, cache.layer, generator...);
+    if (sizeof...(Generator) == 1 && dropout() > 0) {
+      auto mask = cache.mask.leftCols(x.cols());
+      auto of_patches = cache.gradient.leftCols(columns(x));
+      (detail::draw_dropout_mask(dropout(), mask, generator), ...);
+      patches_.gather<Scalar>(mask, of_patches);
+      layer_.forward_masked(patches, outputs, of_patches, cache.layer);
+    } else {
+      layer_.forward(patches, outputs, cache.layer, generator...);
+    }
     for (Index sample = 0; sample < x.cols(); ++sample) {
       image(y, sample) = of_sample(outputs, sample).transpose();
     }
@@ -132,7 +146,8 @@ class LoraConv {
   }
 
   void require_cache(const char* where, Index samples, const Cache& cache) const {
-    if (cache.patches.rows() != geometry().patch()) {
+    if (cache.patches.rows() != geometry().patch() || cache.outputs.rows() != out_channels() ||
+        cache.mask.rows() != (dropout() > 0 ? in_features() : 0)) {
       throw StateError("LoraConv: the cache was made for another layer");
     }
     require_batch_fits(where, samples, cache.patches.cols() / geometry().positions());

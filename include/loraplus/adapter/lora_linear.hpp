@@ -177,17 +177,18 @@ class LoraLinear {
                Generator&... generator) const requires(sizeof...(Generator) <= 1) {
     if (sizeof...(Generator) == 1 && enabled_) require_unmerged("a training forward pass");
     if (!begin_forward(x, y, cache)) return;
-    const ConstMatrixView<Scalar> dropped =
-        adapter_.project(x, Scalar(1), cache.adapter, generator...);
-    cache.plan = plan(x.cols());
-    if (magnitude() != nullptr) {
-      forward_decomposed(x, dropped, y, cache);
-    } else {
-      if (!forward_merged(x, y, cache)) product(x, y, cache);
-      factors().add_bias(y);
-    }
-    base_.add_trained_bias(y);
-    cache.samples = x.cols();
+    finish_forward(x, adapter_.project(x, Scalar(1), cache.adapter, generator...), y, cache);
+  }
+
+  /// Training with a dropout mask of the caller's, of 0 and 1 / (1 - p).
+  /// @param x, mask in x n, @param y out x n @throws as forward, and StateError without dropout
+  void forward_masked(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, ConstMatrixView<Scalar> mask,
+                      Cache& cache) const {
+    require_shape("LoraLinear::forward_masked", "mask", mask, in_features(), x.cols());
+    if (dropout() == 0) throw StateError("LoraLinear::forward_masked: there is no dropout");
+    if (enabled_) require_unmerged("a training forward pass");
+    if (!begin_forward(x, y, cache)) return;
+    finish_forward(x, adapter_.project_masked(x, Scalar(1), mask, cache.adapter), y, cache);
   }
 
   /// Adds the gradients of A, B, m and a trained bias; `x` and `cache` are those of the forward
@@ -269,6 +270,20 @@ class LoraLinear {
     require_cache(adapter_.fits(cache.adapter));
     require_batch_fits("LoraLinear::forward", x.cols(), cache.adapter.h.cols());
     return true;
+  }
+
+  /// y, after h. @param x, dropped in x n: d(x), @param y out x n
+  void finish_forward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dropped,
+                      MatrixView<Scalar> y, Cache& cache) const {
+    cache.plan = plan(x.cols());
+    if (magnitude() != nullptr) {
+      forward_decomposed(x, dropped, y, cache);
+    } else {
+      if (!forward_merged(x, y, cache)) product(x, y, cache);
+      factors().add_bias(y);
+    }
+    base_.add_trained_bias(y);
+    cache.samples = x.cols();
   }
 
   /// y = W x + b0 + B h. @param x in x n, @param y out x n

@@ -30,6 +30,7 @@ class LoraSet {
   /// What a pass needs; it grows when other adapters come into use.
   class Cache {
     friend LoraSet;
+    const void* owner = nullptr;  // the set that made it
     struct Term {
       NamedAdapter<Scalar> entry;
       Scalar scale;
@@ -121,9 +122,13 @@ class LoraSet {
   std::vector<std::string> active() const { return state()->table.active(); }
 
   /// From the next pass on these are active, in this order; none leaves the frozen weight.
-  /// @throws ArgumentError if one is unknown or stands twice; nothing is changed then
+  /// @throws ArgumentError if one is unknown or stands twice, StateError if others are merged and
+  /// the order counts, see merge; nothing is changed then
   void set_active(std::vector<std::string> names) {
-    update([&](State& next) { next.table.set_active(std::move(names)); });
+    update([&](State& next) {
+      next.table.set_active(std::move(names));
+      if (next.merged) require_order(next.table, next.merged->names);
+    });
   }
 
   /// Disabled, y = W x + b0, whatever is active or merged.
@@ -148,7 +153,9 @@ class LoraSet {
   /// @throws ArgumentError unless it is finite, StateError if an adapter is merged
   void set_common_scale(double scale) {
     update([&](State& next) {
-      if (next.merged) throw StateError("LoraSet: adapters that are merged cannot be scaled");
+      if (next.merged && scale != next.table.common_scale()) {
+        throw StateError("LoraSet: adapters that are merged cannot be scaled");
+      }
       next.table.set_common_scale(scale);
     });
   }
@@ -156,14 +163,22 @@ class LoraSet {
   /// From here on the weight has these adapters in it, in addition to those it has. They count
   /// whether they are active or not; active ones that are not among them are added by each pass.
   /// The frozen weight is left as it is, so `unmerge` is exact.
+  ///
+  /// With DoRA the order counts, for it scales what is there before it: then only the first of the
+  /// active adapters can be merged, in their order.
   /// @throws ArgumentError if one is unknown, NonFiniteError that names the first by which the
-  /// weight or the bias would not be finite; nothing is changed then
+  /// weight or the bias would not be finite, StateError for another order with DoRA, or a common
+  /// scale that is not 1; nothing is changed then
   void merge(const std::vector<std::string>& names) requires DenseWeight<Frozen> {
     update([&](State& next) {
       std::vector<std::string> all = next.merged ? next.merged->names : std::vector<std::string>();
       for (const std::string& name : names) {
         if (std::find(all.begin(), all.end(), name) == all.end()) all.push_back(name);
       }
+      if (next.table.common_scale() != 1) {
+        throw StateError("LoraSet: adapters with a common scale cannot be merged");
+      }
+      require_order(next.table, all);
       next.merged = make_merged(next.table, std::move(all));
     });
   }
@@ -181,16 +196,19 @@ class LoraSet {
 
   Cache make_cache(Index largest_batch) const {
     Cache cache;
+    cache.owner = shared_.get();
     cache.largest_batch = largest_batch;
     return cache;
   }
 
   /// An adapter for each sample of the next batches with this cache, base_adapter for none; with no
   /// names the active ones are for all again. The names are resolved here: the passes compute with
-  /// these adapters, whatever is erased or replaced in between.
+  /// these adapters and their scales, whatever is erased, replaced or scaled in between; the common
+  /// scale, and whether the set is enabled, are those of the pass.
   /// @throws ArgumentError if a name is unknown, ShapeError if there are too many, StateError if
   /// adapters are merged; the active ones are for all then
   void assign(Cache& cache, std::span<const std::string> names) const {
+    require_cache(cache);
     cache.assigned = -1;
     cache.terms.clear();
     if (names.empty()) return;
@@ -220,13 +238,14 @@ class LoraSet {
     require_shape("LoraSet::forward", "x", x, in_features(), x.cols());
     require_shape("LoraSet::forward", "y", y, out_features(), x.cols());
     require_distinct("LoraSet::forward", x, y);
+    require_cache(cache);
     require_batch_fits("LoraSet::forward", x.cols(), cache.largest_batch);
     const auto now = cache.fixed ? cache.fixed : state();
     cache.samples = -1;
     cache.is_enabled = now->table.enabled();
     if (!cache.is_enabled) return weight_.forward(x, y);
     if (is_training) require_trainable(*now, cache);
-    if (cache.assigned >= 0) return forward_assigned(x, y, cache);
+    if (cache.assigned >= 0) return forward_assigned(*now, x, y, cache);
     use_active(*now, cache);
     forward_weight(*now, x, y);
     for (auto& term : cache.terms) {
@@ -337,6 +356,31 @@ class LoraSet {
         Merged{SharedWeight<Scalar>(std::move(w), std::move(extra)), std::move(names)});
   }
 
+  void require_cache(const Cache& cache) const {
+    if (cache.owner != shared_.get()) {
+      throw StateError("LoraSet: the cache was made by another set");
+    }
+  }
+
+  /// Where DoRA is among them, what is merged comes first among the active adapters.
+  static void require_order(const AdapterTable<Scalar>& table,
+                            const std::vector<std::string>& merged) {
+    const auto has_dora = [&](const std::string& name) {
+      return table.at(name).adapter->magnitude() != nullptr;
+    };
+    const std::vector<std::string>& active = table.active();
+    if (std::none_of(merged.begin(), merged.end(), has_dora) &&
+        std::none_of(active.begin(), active.end(), has_dora)) {
+      return;
+    }
+    if (merged.size() <= active.size() &&
+        std::equal(merged.begin(), merged.end(), active.begin())) {
+      return;
+    }
+    throw StateError(
+        "LoraSet: with DoRA the order counts, only the first of the active adapters can be merged");
+  }
+
   static void require_trainable(const State& now, const Cache& cache) {
     if (cache.assigned >= 0) {
       throw StateError("LoraSet: samples with adapters of their own are for evaluation only");
@@ -395,7 +439,8 @@ class LoraSet {
   }
 
   /// The product of the weight for all samples at once, then each adapter for its own.
-  void forward_assigned(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
+  void forward_assigned(const State& now, ConstMatrixView<Scalar> x, MatrixView<Scalar> y,
+                        Cache& cache) const {
     if (x.cols() != cache.assigned) {
       throw ShapeError("LoraSet::forward: a batch of " + std::to_string(x.cols()) +
                        " samples, but adapters were assigned to " + std::to_string(cache.assigned));
@@ -409,8 +454,9 @@ class LoraSet {
         x_part.col(i) = x.col(term.samples[static_cast<std::size_t>(i)]);
         y_part.col(i) = y.col(term.samples[static_cast<std::size_t>(i)]);
       }
-      term.entry.adapter->project(x_part, term.scale, term.cache);
-      term.entry.adapter->add(weight_, y_part, term.scale, term.cache);
+      const auto scale = static_cast<Scalar>(now.table.scale_of(term.entry));
+      term.entry.adapter->project(x_part, scale, term.cache);
+      term.entry.adapter->add(weight_, y_part, scale, term.cache);
       for (Index i = 0; i < count; ++i) {
         y.col(term.samples[static_cast<std::size_t>(i)]) = y_part.col(i);
       }

@@ -47,7 +47,7 @@ class LowRank {
   }
 
   /// From what was trained elsewhere; rank, scaling and bias are its own.
-  /// @throws ShapeError if its shapes do not fit together
+  /// @throws ShapeError if its shapes do not fit together, ArgumentError if the rank is 0
   explicit LowRank(const Factors<Scalar>& trained)
       : LowRank(OutputBlocks::whole(trained.out_features(), trained.rank()), trained) {}
 
@@ -55,6 +55,8 @@ class LowRank {
   LowRank(OutputBlocks blocks, const Factors<Scalar>& trained)
       : LowRank(std::move(blocks), trained.in_features(), static_cast<Scalar>(trained.scaling),
                 trained.bias.size() != 0) {
+    require_argument(rank() >= 1, "LowRank", "rank must be at least 1",
+                     static_cast<double>(rank()));
     set_factors(trained);
   }
 

@@ -76,6 +76,17 @@ class Magnitude {
     return cache;
   }
 
+  /// Whether the cache was made for factors of these shapes.
+  bool fits(const LowRank<Scalar>& factors, const Cache& cache) const {
+    bool same = cache.direction.rows() == factors.out_features() &&
+                cache.a.rows() == factors.rank() && cache.a.cols() == factors.in_features() &&
+                cache.b.size() == factors.blocks().blocks().size();
+    factors.for_each_block([&](std::size_t k, Index, const OutputBlock& block, Index) {
+      same = same && cache.b[k].rows() == block.size;
+    });
+    return same;
+  }
+
   /// n and f for the factors as they are, their scaling multiplied by `scale`.
   template <FrozenWeight Frozen>
   void refresh(const Frozen& weight, const LowRank<Scalar>& factors, Scalar scale,

@@ -47,6 +47,18 @@ struct QualifiedName {
   std::string_view part;
   const QualifiedName* inner = nullptr;
 
+  /// Whether this is the name, without putting it together.
+  bool operator==(std::string_view name) const {
+    for (const QualifiedName* next = this; next != nullptr; next = next->inner) {
+      if (!name.starts_with(next->part)) return false;
+      name.remove_prefix(next->part.size());
+      if (next->inner == nullptr) return name.empty();
+      if (!name.starts_with('.')) return false;
+      name.remove_prefix(1);
+    }
+    return false;
+  }
+
   std::string str() const {
     std::string name(part);
     for (const QualifiedName* next = inner; next != nullptr; next = next->inner) {

@@ -13,14 +13,28 @@ namespace detail {
 /// Holds files that replace those of the folder around it, and are the ones that count.
 inline constexpr const char* next_folder = ".next";
 
-/// Moves the files of `.next`, if there is one, to their places. Only who holds the lock on the
-/// folder does so: another could move the next replacement apart.
+/// Whether a file of `.next` counts: not if the one in its place is younger, for then a program
+/// that knows nothing of `.next`, as Python, has written there after the one that was killed.
+inline bool counts(const std::filesystem::path& next, const std::filesystem::path& place) {
+  std::error_code no_next, no_place;  // who opens a file is told
+  const auto next_time = std::filesystem::last_write_time(next, no_next);
+  const auto place_time = std::filesystem::last_write_time(place, no_place);
+  return !no_next && (no_place || next_time >= place_time);
+}
+
+/// Moves the files of `.next`, if there is one, to their places, those that count. Only who holds
+/// the lock on the folder does so: another could move the next replacement apart.
 /// @throws std::filesystem::filesystem_error
 inline void finish_replacement(const std::filesystem::path& folder) {
   const std::filesystem::path next = folder / next_folder;
   if (!std::filesystem::exists(next)) return;
   for (const auto& entry : std::filesystem::directory_iterator(next)) {
-    std::filesystem::rename(entry.path(), folder / entry.path().filename());
+    const std::filesystem::path place = folder / entry.path().filename();
+    if (counts(entry.path(), place)) {
+      std::filesystem::rename(entry.path(), place);
+    } else {
+      std::filesystem::remove(entry.path());
+    }
   }
   sync_folder(folder);
   std::filesystem::remove(next);
@@ -75,6 +89,11 @@ class AtomicFolder {
     guarded([&] {
       const detail::Lock lock(folder_ / ".", detail::Lock::Wait::yes);
       detail::finish_replacement(folder_);  // of a program that was killed
+      for (const auto& entry : std::filesystem::directory_iterator(part_)) {
+        // The last to commit counts, whoever wrote first.
+        std::filesystem::last_write_time(entry.path(),
+                                         std::filesystem::file_time_type::clock::now());
+      }
       std::filesystem::rename(part_, folder_ / detail::next_folder);
       part_.clear();
       lock_ = {};
@@ -102,8 +121,7 @@ class AtomicFolder {
 inline std::filesystem::path current_file(const std::filesystem::path& folder,
                                           const std::string& name) {
   const std::filesystem::path next = folder / detail::next_folder / name;
-  std::error_code ignored;  // who opens the file is told
-  return std::filesystem::exists(next, ignored) ? next : folder / name;
+  return detail::counts(next, folder / name) ? next : folder / name;
 }
 
 namespace detail {

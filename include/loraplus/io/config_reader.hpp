@@ -18,6 +18,8 @@
 
 namespace loraplus::detail {
 
+inline constexpr std::size_t largest_config = std::size_t{1} << 20;  // bytes
+
 /// Reads one value after the other of a configuration; what is wrong is named by file and key.
 class ConfigReader {
  public:
@@ -28,6 +30,7 @@ class ConfigReader {
       throw FileError(file_ + " has " + std::to_string(text.size()) + " bytes, at most " +
                       std::to_string(largest_config) + " may be");
     }
+    if (text.find('\0') != std::string::npos) throw FileError(file_ + " has a zero byte");
     try {
       json_ = nlohmann::json::parse(text, [this](int depth, auto event, const auto& value) {
         watch(static_cast<std::size_t>(depth), event, value);
@@ -125,7 +128,6 @@ class ConfigReader {
   const nlohmann::json& json() const { return json_; }
 
  private:
-  static constexpr std::size_t largest_config = std::size_t{1} << 20;
   static constexpr std::size_t most_keys = 4096;
   static constexpr std::size_t deepest = 128;  // values are copied and printed by recursion
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <fstream>
 #include <loraplus/io/load_report.hpp>
 #include <loraplus/io/peft_config.hpp>
 #include <loraplus/io/peft_folder.hpp>
@@ -21,10 +20,12 @@ struct LoadedPeft {
 
 namespace detail {
 
-inline std::string read_text(const std::filesystem::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream) throw FileError("cannot read " + file.string() + ": " + std::strerror(errno));
-  return {std::istreambuf_iterator<char>(stream), {}};
+/// No more of it than tells that it is too large. @throws FileError
+inline std::string read_config(const std::filesystem::path& file) {
+  const MappedFile mapped(file);
+  const auto bytes = mapped.bytes();
+  return {reinterpret_cast<const char*>(bytes.data()),
+          std::min<std::size_t>(bytes.size(), largest_config + 1)};
 }
 
 /// The files of an adapter, both of one saving.
@@ -39,7 +40,7 @@ inline PeftFiles open_peft(const std::filesystem::path& folder) {
   return open_together(
       folder, std::array<std::string, 2>{peft_config_file, peft_tensor_file},
       [](const std::filesystem::path& config, const std::filesystem::path& tensors) {
-        return PeftFiles{config.string(), read_text(config), Safetensors(tensors)};
+        return PeftFiles{config.string(), read_config(config), Safetensors(tensors)};
       });
 }
 
@@ -128,8 +129,8 @@ void load_adapter(const std::string& module, Layer& layer, PeftTensors& tensors)
   if (a || !tensors.contains(module, layout.b)) {
     const auto b = tensors.take(module, layout.b, layout.b_shape);
     auto factors = part.factors().factors();
-    factors.b.setZero();
     if (a) factors.a = a->flattened().template to_matrix<Scalar>();
+    if (a) factors.b.setZero();
     if (b) factors.b = b->flattened().template to_matrix<Scalar>();
     part.set_factors(factors);
   }
@@ -219,15 +220,18 @@ void require_adaptable(const FrozenMlp<Weight>& base, const ModuleTargets& modul
 
 /// "all-linear", in whatever case, means every layer: PEFT spares an output head only in models of
 /// transformers.
+inline bool is_all_linear(const ModuleTargets& modules) {
+  const auto* text = std::get_if<std::string>(&modules.targets);
+  const std::string_view all = "all-linear";
+  return text != nullptr &&
+         std::equal(text->begin(), text->end(), all.begin(), all.end(), [](char c, char lower) {
+           return (c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c) == lower;
+         });
+}
+
 template <FrozenWeight Weight>
 void expand_all_linear(const FrozenMlp<Weight>& base, ModuleTargets& modules) {
-  const auto* text = std::get_if<std::string>(&modules.targets);
-  if (text == nullptr) return;
-  const std::string_view all = "all-linear";
-  const bool is_all = std::equal(
-      text->begin(), text->end(), all.begin(), all.end(),
-      [](char c, char lower) { return (c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c) == lower; });
-  if (!is_all) return;
+  if (!is_all_linear(modules)) return;
   std::vector<std::string> names;
   for (const auto& stage : base.stages()) {
     names.push_back(stage.name);

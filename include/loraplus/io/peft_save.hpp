@@ -56,13 +56,21 @@ inline std::string exact_expression(const std::vector<std::string>& modules) {
   return expression + ')';
 }
 
+/// Whether the modules around this one, which PEFT cannot adapt, are targets.
+inline bool targets_container(const ModuleTargets& modules, const std::string& name) {
+  for (std::size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) {
+    if (is_target(modules, name.substr(0, dot))) return true;
+  }
+  return false;
+}
+
 /// Whether PEFT adapts exactly the stages that are adapted.
 template <FrozenWeight Weight>
 bool selects_adapted(const ModuleTargets& modules, const AdaptedMlp<Weight>& network) {
   const auto stages = network.stages();
   return std::all_of(stages.begin(), stages.end(), [&](const auto& stage) {
     const bool adapted = stage.layer.template get_if<LoraLinear<Weight>>() != nullptr;
-    return is_target(modules, stage.name) == adapted &&
+    return is_target(modules, stage.name) == adapted && !targets_container(modules, stage.name) &&
            !(adapted && name_against_adapter(modules, stage.name));
   });
 }
@@ -145,7 +153,8 @@ inline void describe_ranks(const std::vector<AdapterFacts>& adapters, PeftConfig
   }
 }
 
-/// What is one for all adapters in PEFT: dropout, DoRA, and whether B has a bias.
+/// What is one for all adapters in PEFT: DoRA, whether B has a bias, and dropout, of which the
+/// largest is told.
 /// @throws ArgumentError that names two which differ
 inline void describe_kind(const std::vector<AdapterFacts>& adapters, PeftConfig& config) {
   const AdapterFacts& first = adapters[0];
@@ -157,6 +166,8 @@ inline void describe_kind(const std::vector<AdapterFacts>& adapters, PeftConfig&
     };
     require(adapter.dora == first.dora, "DoRA");
     require(adapter.lora_bias == first.lora_bias, "lora_bias");
+    require_argument(adapter.scaling > 0, "save_peft: '" + adapter.module + "'",
+                     "the scaling must be positive, as alpha is", adapter.scaling);
     config.lora_dropout = std::max(config.lora_dropout, adapter.dropout);
   }
   config.use_dora = first.dora;

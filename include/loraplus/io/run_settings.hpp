@@ -112,10 +112,46 @@ class ModelFacts {
     if constexpr (requires { static_cast<double>(layer.dropout()); }) {
       settings_[name + ".dropout"] = setting_text(static_cast<double>(layer.dropout()));
     }
+    if constexpr (requires { layer.geometry().groups; }) {
+      add_geometry(name, layer.geometry());
+    }
+    if constexpr (requires {
+                    layer.common_scale();
+                    layer.active();
+                  }) {
+      settings_[name + ".common_scale"] = setting_text(layer.common_scale());
+      for (const std::string& adapter : layer.active()) {
+        add_adapter(name + '.' + adapter, *layer.at(adapter), layer.scale(adapter));
+      }
+    }
     if constexpr (requires {
                     requires FrozenWeight<std::remove_cvref_t<decltype(layer.weight())>>;
                   }) {
       add_product(name, layer.weight());
+    }
+  }
+
+  /// One of a set. @param scale of its scaling
+  template <typename Adapter>
+  void add_adapter(const std::string& name, const Adapter& adapter, double scale) {
+    settings_[name + ".scaling"] =
+        setting_text(scale * static_cast<double>(adapter.factors().scaling()));
+    settings_[name + ".dropout"] = setting_text(adapter.dropout());
+  }
+
+  template <typename Geometry>
+  void add_geometry(const std::string& name, const Geometry& geometry) {
+    std::string& text = settings_[name + ".geometry"];
+    const auto append = [&](Index value) { text += std::to_string(value) + ' '; };
+    append(geometry.channels);
+    append(geometry.groups);
+    append(static_cast<Index>(geometry.padding_mode));
+    for (const auto& axis : {geometry.height, geometry.width}) {
+      append(axis.size);
+      append(axis.kernel);
+      append(axis.stride);
+      append(axis.padding);
+      append(axis.dilation);
     }
   }
 

@@ -64,9 +64,32 @@ class Safetensors {
 /// The tensors of a file to be written.
 class TensorList {
  public:
-  /// Copies a matrix, or a block or map of one; a vector has one dimension.
+  /// Copies a matrix, or a block or map of one; a vector has one dimension. An expression is
+  /// evaluated first: block by block a product would be computed again for each.
   template <typename Derived>
   void add(std::string name, const Eigen::MatrixBase<Derived>& matrix) {
+    if constexpr (!static_cast<bool>(Derived::Flags & Eigen::DirectAccessBit)) {
+      return add(std::move(name), matrix.eval());
+    } else {
+      copy(std::move(name), matrix);
+    }
+  }
+
+  /// The same in another shape, of as many elements in row-major order.
+  template <typename Derived>
+  void add(std::string name, const Eigen::MatrixBase<Derived>& matrix, std::vector<Index> shape) {
+    add(std::move(name), matrix);
+    views_.back().shape = std::move(shape);
+  }
+
+  /// A tensor that is only seen, and must live until it is written: its bytes as a file has them.
+  void add(TensorView view) { views_.push_back(std::move(view)); }
+
+  const std::vector<TensorView>& views() const { return views_; }
+
+ private:
+  template <typename Derived>
+  void copy(std::string name, const Eigen::MatrixBase<Derived>& matrix) {
     using Element = typename Derived::Scalar;
     TensorView view{std::move(name), dtype_of<Element>, {matrix.rows()}, {}, {}};
     if constexpr (Derived::IsVectorAtCompileTime) {
@@ -83,19 +106,6 @@ class TensorList {
     views_.push_back(std::move(view));
   }
 
-  /// The same in another shape, of as many elements in row-major order.
-  template <typename Derived>
-  void add(std::string name, const Eigen::MatrixBase<Derived>& matrix, std::vector<Index> shape) {
-    add(std::move(name), matrix);
-    views_.back().shape = std::move(shape);
-  }
-
-  /// A tensor that is only seen, and must live until it is written: its bytes as a file has them.
-  void add(TensorView view) { views_.push_back(std::move(view)); }
-
-  const std::vector<TensorView>& views() const { return views_; }
-
- private:
   std::vector<TensorView> views_;
   std::vector<std::unique_ptr<std::byte[]>> copies_;
 };

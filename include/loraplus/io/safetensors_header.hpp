@@ -380,6 +380,8 @@ inline SafetensorsHeader read_safetensors_header(std::span<const std::byte> file
   constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";  // which the parser would pass over
   require(text.substr(0, 3) != byte_order_mark, SafetensorsFault::invalid_header_deserialization,
           "the header begins with a mark");
+  require(text.find('\0') == std::string_view::npos,  // which ends a text for the parser
+          SafetensorsFault::invalid_header_deserialization, "the header has a zero byte");
   const char* end = text.data() + text.size();
   const bool valid = nlohmann::json::sax_parse(detail::HeaderText(text.data(), end),
                                                detail::HeaderText(end, end), &reader);

@@ -22,7 +22,7 @@ class MultiAdapterMlp {
   /// Of the network; one for each thread.
   struct Cache {
     typename Layers::Cache layers;
-    bool is_assigned = false;
+    Index largest_batch = 0;
   };
 
   /// The frozen weights are shared with the network (and not copied if they are views or shared).
@@ -48,14 +48,17 @@ class MultiAdapterMlp {
     change(name, adapted, true);
   }
 
+  /// If it is the only active one, the first of those left, by name, becomes active.
   /// @throws ArgumentError if there is no such adapter
   void erase(const std::string& name) {
     const std::lock_guard lock(*mutex_);
     require_known(name);
-    erase_everywhere(name);
-    names_.erase(std::find(names_.begin(), names_.end(), name));
-    active_.erase(std::remove(active_.begin(), active_.end(), name), active_.end());
-    if (active_.empty() && !names_.empty()) activate({names_.front()});
+    std::vector<std::string> active = active_;
+    std::erase(active, name);
+    std::erase(names_, name);
+    if (active.empty() && !active_.empty() && !names_.empty()) active = {names_.front()};
+    activate(std::move(active));
+    erase_everywhere(name);  // of layers in which it is not active any more
   }
 
   /// A copy of one adapter as a network of its own over the same weights: to be trained on, and
@@ -88,11 +91,14 @@ class MultiAdapterMlp {
   }
 
   /// From the next pass on these are active, in this order; none leaves the frozen network.
-  /// @throws ArgumentError if one is unknown; nothing is changed then
+  /// @throws ArgumentError if one is unknown or stands twice; nothing is changed then
   void set_active(const std::vector<std::string>& names) {
     const std::lock_guard lock(*mutex_);
-    for (const std::string& name : names) {
-      require_known(name);
+    for (auto name = names.begin(); name != names.end(); ++name) {
+      require_known(*name);
+      if (std::find(names.begin(), name, *name) != name) {
+        throw ArgumentError("MultiAdapterMlp: '" + *name + "' cannot be active twice");
+      }
     }
     activate(names);
   }
@@ -115,18 +121,23 @@ class MultiAdapterMlp {
     }
   }
 
-  Cache make_cache(Index largest_batch) const { return {layers_.make_cache(largest_batch)}; }
+  Cache make_cache(Index largest_batch) const {
+    return {layers_.make_cache(largest_batch), largest_batch};
+  }
 
   /// An adapter for each sample of the next batches with this cache, base_adapter for none; with no
   /// names the active ones are for all again. The adapters are resolved here: passes compute with
   /// them whatever is erased or replaced in between.
-  /// @throws ArgumentError if a name is unknown, ShapeError if there are too many
+  /// @throws ArgumentError if a name is unknown, ShapeError if there are too many; nothing is
+  /// changed then
   void assign(Cache& cache, std::span<const std::string> names) const {
     const std::lock_guard lock(*mutex_);
+    require_cache(cache);
+    require_batch_fits("MultiAdapterMlp::assign", static_cast<Index>(names.size()),
+                       cache.largest_batch);
     for (const std::string& name : names) {
       if (name != base_adapter) require_known(name);
     }
-    cache.is_assigned = !names.empty();
     std::vector<std::string> here(names.begin(), names.end());
     for (std::size_t i = 0; i < layers_.stages().size(); ++i) {
       const LoraSet<Weight>& set = layers_.stages()[i].layer;
@@ -135,13 +146,13 @@ class MultiAdapterMlp {
       }
       set.release(cache.layers[i].layer);
       set.assign(cache.layers[i].layer, here);
-      set.fix(cache.layers[i].layer);
     }
   }
 
-  /// @param x in x n, @param y out x n @throws ShapeError
+  /// @param x in x n, @param y out x n
+  /// @throws ShapeError, StateError if the cache was made by another network
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
-    if (!cache.is_assigned) fix(cache);
+    fix(cache);
     layers_.forward(x, y, cache.layers);
   }
 
@@ -161,9 +172,15 @@ class MultiAdapterMlp {
   /// What there is now in all layers is what the pass computes with.
   void fix(Cache& cache) const {
     const std::lock_guard lock(*mutex_);
+    require_cache(cache);
     for (std::size_t i = 0; i < layers_.stages().size(); ++i) {
       layers_.stages()[i].layer.fix(cache.layers[i].layer);
     }
+  }
+
+  void require_cache(const Cache& cache) const {
+    if (cache.layers.size() == layers_.stages().size()) return;
+    throw StateError("MultiAdapterMlp: the cache was made by another network");
   }
 
   void require_known(const std::string& name) const {
@@ -229,12 +246,15 @@ class MultiAdapterMlp {
     } else if (name.empty() || name == base_adapter) {
       throw ArgumentError("MultiAdapterMlp: '" + name + "' cannot be the name of an adapter");
     }
-    erase_everywhere(name);
     for (std::size_t i = 0; i < adapters.size(); ++i) {
-      if (adapters[i]) layers_.stages()[i].layer.add(name, std::move(*adapters[i]));
+      LoraSet<Weight>& set = layers_.stages()[i].layer;
+      if (set.contains(name)) set.set_active({});  // lest another one takes its place
+      if (set.contains(name)) set.erase(name);
+      if (adapters[i]) set.add(name, std::move(*adapters[i]));
     }
     if (!is_replacement) names_.insert(at, name);
-    activate(names_.size() == 1 ? names_ : active_);
+    if (!is_replacement && names_.size() == 1) active_ = names_;
+    activate(active_);
   }
 
   void erase_everywhere(const std::string& name) {

@@ -229,13 +229,14 @@ class Optimizer {
     }
   }
 
-  /// The model is the one of construction, as far as number, sizes and roles tell.
+  /// The model is the one of construction, as far as number, names, sizes and roles tell.
   template <typename Model>
   void require_same_parameters(Model& model) const {
     std::size_t count = 0;
     model.visit_parameters([&](const Parameter<Scalar>& parameter) {
-      if (count < slots_.size() && (slots_[count].state.rows() != parameter.size() ||
-                                    slots_[count].role != parameter.role)) {
+      if (count < slots_.size() &&
+          !(slots_[count].state.rows() == parameter.size() &&
+            slots_[count].role == parameter.role && parameter.name == slots_[count].name)) {
         throw StateError("Optimizer: parameter '" + parameter.name.str() + "' has " +
                          std::to_string(parameter.size()) + " coefficients, at construction '" +
                          slots_[count].name + "' had " +
