@@ -89,7 +89,7 @@ TEST_CASE("the gradients of a LoRA layer at 33 x 24") {
 }
 
 TEST_CASE("the gradients of a LoRA layer over packed weights, in both plans") {
-  for (const auto& [in, out] : {std::pair<Index, Index>{7, 5}, {1, 1}, {20, 3}, {40, 24}}) {
+  for (const auto& [in, out] : {std::pair<Index, Index>{7, 5}, {1, 1}, {20, 3}, {24, 17}}) {
     for (const auto copies : {Copies::one, Copies::two}) {
       for (const auto plan : {Plan::unmerged, Plan::merged}) {
         for (const Index rank : {1, 3, 40}) {

@@ -28,8 +28,7 @@ class LoraSet {
   using Scalar = typename Frozen::Scalar;
 
   /// What a pass needs; it grows when other adapters come into use.
-  class Cache {
-    friend LoraSet;
+  struct Cache {
     const void* owner = nullptr;  // the set that made it
     struct Term {
       NamedAdapter<Scalar> entry;
@@ -54,7 +53,10 @@ class LoraSet {
     copy.table.detach();
     shared_->state = std::make_shared<const State>(std::move(copy));
   }
-  LoraSet& operator=(const LoraSet& other) { return *this = LoraSet(other); }
+  LoraSet& operator=(const LoraSet& other) {
+    if (this != &other) *this = LoraSet(other);
+    return *this;
+  }
   LoraSet(LoraSet&&) noexcept = default;
   LoraSet& operator=(LoraSet&&) noexcept = default;
   ~LoraSet() = default;
@@ -499,7 +501,9 @@ class DisabledScope {
   explicit DisabledScope(Set& set) : set_(set), before_(set.enabled()) { set_.set_enabled(false); }
   ~DisabledScope() { set_.set_enabled(before_); }
   DisabledScope(const DisabledScope&) = delete;
+  DisabledScope(DisabledScope&&) = delete;
   DisabledScope& operator=(const DisabledScope&) = delete;
+  DisabledScope& operator=(DisabledScope&&) = delete;
 
  private:
   Set& set_;
@@ -516,7 +520,9 @@ class ScaledScope {
   }
   ~ScaledScope() { set_.set_common_scale(before_); }
   ScaledScope(const ScaledScope&) = delete;
+  ScaledScope(ScaledScope&&) = delete;
   ScaledScope& operator=(const ScaledScope&) = delete;
+  ScaledScope& operator=(ScaledScope&&) = delete;
 
  private:
   Set& set_;

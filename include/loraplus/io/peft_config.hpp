@@ -86,7 +86,8 @@ inline void read_bias(const ConfigReader& reader, BiasMode& bias) {
   } else if (text == "lora_only") {
     bias = BiasMode::lora_only;
   } else {
-    reader.fail("bias", "must be \"none\", \"all\" or \"lora_only\", found \"" + text + '"');
+    reader.fail("bias",
+                "must be \"none\", \"all\" or \"lora_only\", found " + reader.shown("bias"));
   }
 }
 
@@ -165,8 +166,8 @@ inline void read_initialization(const ConfigReader& reader,
   });
   for (const char* changes_base : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
     if (lower.starts_with(changes_base)) {
-      reader.fail(key, "is \"" + text +
-                           "\", which changed the base weights: save the adapter with PEFT's "
+      reader.fail(key, "is " + reader.shown(key) +
+                           ", which changed the base weights: save the adapter with PEFT's "
                            "path_initial_model_for_weight_conversion to get a plain one");
     }
   }

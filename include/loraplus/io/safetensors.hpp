@@ -146,6 +146,10 @@ inline void require_writable(const std::vector<const TensorView*>& tensors) {
     if (tensor->name == "__metadata__") refuse("is no name for a tensor");
     if (!is_utf8(tensor->name)) refuse("is not UTF-8");
     if (!names.insert(tensor->name).second) refuse("is there twice");
+    if (tensor->shape.size() > most_dimensions) refuse("has more than 64 dimensions");
+    for (const Index side : tensor->shape) {
+      if (side < 0) refuse("has a negative dimension");
+    }
     TensorInfo info{tensor->name, tensor->dtype, {}, 0, 0};
     info.shape.assign(tensor->shape.begin(), tensor->shape.end());
     if (byte_count(info, "write_safetensors: ") != tensor->bytes.size()) {

@@ -81,6 +81,7 @@ struct SafetensorsHeader {
 namespace detail {
 
 inline constexpr std::uint64_t largest_header = 100'000'000;
+inline constexpr std::size_t most_dimensions = 64;  // NumPy's and PyTorch's bound
 
 /// Whether all of the text is UTF-8, as the Unicode Standard has it (table 3-7).
 inline bool is_utf8(std::string_view text) {
@@ -254,7 +255,6 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   enum class Place { dtype, shape, offsets, none, metadata, tensor, skipped };
 
   static constexpr int deepest = 127;
-  static constexpr std::size_t most_dimensions = 64;  // NumPy's and PyTorch's bound
 
   static Place place_of(const std::string& field) {
     if (field == "dtype") return Place::dtype;

@@ -141,23 +141,28 @@ class Patches {
   /// column, in order, with the input it is, or -1.
   template <typename Begin>
   void for_each(Index samples, Begin&& begin) const {
-    const ConvGeometry& g = geometry_;
-    const Index image = g.height.size * g.width.size;
     Index column = 0;
     for (Index sample = 0; sample < samples; ++sample) {
-      for (Index row = 0; row < g.height.positions(); ++row) {
-        for (Index col = 0; col < g.width.positions(); ++col, ++column) {
-          auto use = begin(sample, column);
-          for (Index channel = 0; channel < g.channels; ++channel) {
-            for (Index i = 0; i < g.height.kernel; ++i) {
-              const Index y = rows_[static_cast<std::size_t>(row * g.height.kernel + i)];
-              const Index first = channel * image + y * g.width.size;
-              for (Index j = 0; j < g.width.kernel; ++j) {
-                const Index x = cols_[static_cast<std::size_t>(col * g.width.kernel + j)];
-                use(y < 0 || x < 0 ? -1 : first + x);
-              }
-            }
-          }
+      for (Index row = 0; row < geometry_.height.positions(); ++row) {
+        for (Index col = 0; col < geometry_.width.positions(); ++col) {
+          for_each_input(row, col, begin(sample, column++));
+        }
+      }
+    }
+  }
+
+  /// The inputs of the patch at a position.
+  template <typename Use>
+  void for_each_input(Index row, Index col, Use use) const {
+    const Index height = geometry_.height.kernel, width = geometry_.width.kernel;
+    const Index image = geometry_.height.size * geometry_.width.size;
+    const Index* const rows = rows_.data() + row * height;
+    const Index* const cols = cols_.data() + col * width;
+    for (Index channel = 0; channel < geometry_.channels; ++channel) {
+      for (Index i = 0; i < height; ++i) {
+        const Index first = channel * image + rows[i] * geometry_.width.size;
+        for (Index j = 0; j < width; ++j) {
+          use(rows[i] < 0 || cols[j] < 0 ? -1 : first + cols[j]);
         }
       }
     }

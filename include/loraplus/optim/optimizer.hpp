@@ -307,7 +307,9 @@ class Optimizer {
       rank = std::max(rank, pair.a.rows());
     });
     if (rank == 0) {
-      throw ArgumentError("Optimizer: the rule is one for adapters, and the model has none");
+      throw ArgumentError(
+          "Optimizer: the rule is one for adapters, and the model has none with a "
+          "pair of lora_A and lora_B");
     }
     return rank;
   }
