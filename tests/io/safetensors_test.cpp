@@ -266,6 +266,6 @@ TEST_CASE("a header of 100 MB is read, one byte more is refused before it is loo
   const std::size_t before = resident();
   CHECK(test::contains(test::message_of<SafetensorsError>([&] { Safetensors(folder / "x"); }),
                        "100000001"));
-  CHECK(resident() < before + (std::size_t{1} << 20));
+  CHECK(resident() < before + (std::size_t{16} << 20));  // where the header has 100 MB
   fs::remove(folder / "x");
 }
