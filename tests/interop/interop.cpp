@@ -9,6 +9,7 @@
 //
 //   result.safetensors       the outputs before and after training (samples x out), the losses
 //   trained/                 the trained adapter
+#include <fstream>
 #include <iostream>
 #include <loraplus/io/peft.hpp>
 #include <loraplus/io/state_dict.hpp>
