@@ -15,6 +15,7 @@
 #include <loraplus/adapter/magnitude.hpp>
 #include <loraplus/adapter/output_blocks.hpp>
 #include <loraplus/adapter/plan.hpp>
+#include <loraplus/adapter/set_scopes.hpp>
 #include <loraplus/check/gradient_check.hpp>
 #include <loraplus/core/error.hpp>
 #include <loraplus/core/matrix.hpp>

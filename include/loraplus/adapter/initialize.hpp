@@ -40,9 +40,7 @@ template <typename Derived>
 Matrix<double> finite_in_double(std::string_view where, std::string_view what,
                                 const Eigen::MatrixBase<Derived>& matrix) {
   Matrix<double> copy = matrix.template cast<double>();
-  if (!copy.allFinite()) {
-    throw NonFiniteError(std::string(where) + ": " + std::string(what) + " is not finite");
-  }
+  require_finite(where, what, copy);
   return copy;
 }
 
@@ -69,12 +67,6 @@ Factors<Scalar> balanced_factors(const ThinSvd& part, double scaling) {
   return rounded_factors<Scalar>(a, b, scaling);
 }
 
-/// An orthonormal basis of the columns. @param matrix m x n with n <= m
-inline Matrix<double> orthonormal_columns(const Matrix<double>& matrix) {
-  const Eigen::HouseholderQR<Matrix<double>> qr(matrix);
-  return qr.householderQ() * Matrix<double>::Identity(matrix.rows(), matrix.cols());
-}
-
 /// The leading components of w (Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1). Ten more
 /// columns than the rank are sampled, with which the error of the range is near the smallest
 /// possible (section 4.2 there); the basis is made orthonormal at each half of an iteration, or
@@ -86,10 +78,10 @@ ThinSvd randomized_svd(const Matrix<double>& w, Index rank, Index iterations,
   const Index width = std::min(rank + oversampling, std::min(w.rows(), w.cols()));
   Matrix<double> directions(w.cols(), width);
   loraplus::fill_normal(directions, generator, 1);
-  Matrix<double> range = orthonormal_columns(w * directions);
+  Matrix<double> range = thin_qr(w * directions).q;
   for (Index i = 0; i < iterations; ++i) {
-    directions = orthonormal_columns(w.transpose() * range);
-    range = orthonormal_columns(w * directions);
+    directions = thin_qr(w.transpose() * range).q;
+    range = thin_qr(w * directions).q;
   }
   ThinSvd svd = thin_svd(range.transpose() * w);
   svd.u = range * svd.u;
@@ -182,7 +174,7 @@ Factors<Scalar> orthogonal(Index out, Index in, Index rank, double scaling, Gene
   loraplus::fill_normal(normal, generator, 1);
   loraplus::fill_normal(a_mix, generator, 0.1);
   loraplus::fill_normal(b_mix, generator, 0.1);
-  const Matrix<double> q = detail::orthonormal_columns(normal);
+  const Matrix<double> q = detail::thin_qr(normal).q;
   const auto half = [&](Index first) -> Matrix<double> {
     return q(Eigen::seqN(first, rank / 2, 2), Eigen::seqN(0, rank));
   };

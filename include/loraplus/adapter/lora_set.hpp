@@ -2,6 +2,7 @@
 #pragma once
 
 #include <loraplus/adapter/adapter_table.hpp>
+#include <loraplus/adapter/set_scopes.hpp>
 #include <loraplus/frozen/shared_weight.hpp>
 #include <mutex>
 #include <span>
@@ -430,7 +431,7 @@ class LoraSet {
     std::vector<typename Cache::Term> terms;
     for (const auto& [entry, sample] : chosen) {
       if (terms.empty() || terms.back().entry.adapter != entry->adapter) {
-        terms.push_back({*entry, static_cast<Scalar>(table.scale_of(*entry)), {}, {}});
+        terms.push_back({*entry, Scalar(1), {}, {}});  // each pass scales it
       }
       terms.back().samples.push_back(sample);
     }
@@ -456,9 +457,9 @@ class LoraSet {
         x_part.col(i) = x.col(term.samples[static_cast<std::size_t>(i)]);
         y_part.col(i) = y.col(term.samples[static_cast<std::size_t>(i)]);
       }
-      const auto scale = static_cast<Scalar>(now.table.scale_of(term.entry));
-      term.entry.adapter->project(x_part, scale, term.cache);
-      term.entry.adapter->add(weight_, y_part, scale, term.cache);
+      term.scale = static_cast<Scalar>(now.table.scale_of(term.entry));
+      term.entry.adapter->project(x_part, term.scale, term.cache);
+      term.entry.adapter->add(weight_, y_part, term.scale, term.cache);
       for (Index i = 0; i < count; ++i) {
         y.col(term.samples[static_cast<std::size_t>(i)]) = y_part.col(i);
       }
@@ -492,41 +493,6 @@ class LoraSet {
 
   Frozen weight_;
   std::unique_ptr<Shared> shared_;
-};
-
-/// While it lives, a set, or a network of sets, computes without its adapters.
-template <typename Set>
-class DisabledScope {
- public:
-  explicit DisabledScope(Set& set) : set_(set), before_(set.enabled()) { set_.set_enabled(false); }
-  ~DisabledScope() { set_.set_enabled(before_); }
-  DisabledScope(const DisabledScope&) = delete;
-  DisabledScope(DisabledScope&&) = delete;
-  DisabledScope& operator=(const DisabledScope&) = delete;
-  DisabledScope& operator=(DisabledScope&&) = delete;
-
- private:
-  Set& set_;
-  bool before_;
-};
-
-/// While it lives, the scaling of all adapters of a set, or of a network of sets, is multiplied.
-template <typename Set>
-class ScaledScope {
- public:
-  /// @throws as set_common_scale
-  ScaledScope(Set& set, double scale) : set_(set), before_(set.common_scale()) {
-    set_.set_common_scale(before_ * scale);
-  }
-  ~ScaledScope() { set_.set_common_scale(before_); }
-  ScaledScope(const ScaledScope&) = delete;
-  ScaledScope(ScaledScope&&) = delete;
-  ScaledScope& operator=(const ScaledScope&) = delete;
-  ScaledScope& operator=(ScaledScope&&) = delete;
-
- private:
-  Set& set_;
-  double before_;
 };
 
 }  // namespace loraplus

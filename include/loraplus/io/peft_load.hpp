@@ -117,32 +117,34 @@ void set_bias(Layer& layer, const std::optional<TensorView>& bias) {
   });
 }
 
-/// Sets the factors, the bias of B and the magnitude of an adapter that was made for the
-/// configuration. A without B adapts nothing yet, as before training. B without A is left unused:
-/// with an A that is drawn it would add noise.
+/// Sets what was learnt of an adapter that was made for the configuration, and a trained bias of
+/// its weight. A without B adapts nothing yet, as before training. B without A is left unused: with
+/// an A that is drawn it would add noise.
 template <typename Layer>
 void load_adapter(const std::string& module, Layer& layer, PeftTensors& tensors) {
   using Scalar = typename Layer::Scalar;
   const PeftLayout layout = peft_layout(layer);
   auto& part = adapted_part(layer);
+  auto factors = part.factors().factors();
   const auto a = tensors.take(module, layout.a, layout.a_shape);
   if (a || !tensors.contains(module, layout.b)) {
     const auto b = tensors.take(module, layout.b, layout.b_shape);
-    auto factors = part.factors().factors();
     if (a) factors.a = a->flattened().template to_matrix<Scalar>();
     if (a) factors.b.setZero();
     if (b) factors.b = b->flattened().template to_matrix<Scalar>();
-    part.set_factors(factors);
   }
   if (part.factors().has_bias()) {
     const auto bias = tensors.take(module, peft_lora_bias, {part.out_features()});
-    auto factors = part.factors().factors();
     if (bias) factors.bias = bias->template to_vector<Scalar>();
-    part.set_factors(factors);
   }
+  part.set_factors(factors);
   if (part.magnitude() != nullptr) {
     const auto m = tensors.take(module, peft_magnitude, layout.magnitude_shape);
     if (m) part.set_magnitude(m->flattened().template to_matrix<Scalar>().reshaped());
+  }
+  if constexpr (requires { part.trains_bias(); }) {
+    if (!part.trains_bias()) return;
+    set_bias(part, tensors.take(module, "base_layer.bias", {part.out_features()}));
   }
 }
 
@@ -152,9 +154,6 @@ AdaptedLayer<Weight> load_adapted(const Weight& weight, const std::string& modul
   std::mt19937_64 generator;  // what is drawn is replaced, or A's and without effect while B = 0
   LoraLinear<Weight> layer(weight, options, generator);
   load_adapter(module, layer, tensors);
-  if (layer.trains_bias()) {
-    set_bias(layer, tensors.take(module, "base_layer.bias", {weight.out_features()}));
-  }
   return layer;
 }
 
