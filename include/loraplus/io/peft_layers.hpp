@@ -55,6 +55,11 @@ PeftLayout peft_layout(const LoraEmbedding<Weight>& layer) {
           .magnitude_shape = {out}};
 }
 
+template <typename Layer>
+inline constexpr bool is_lora_linear = false;
+template <FrozenWeight Weight>
+inline constexpr bool is_lora_linear<LoraLinear<Weight>> = true;
+
 /// The part of a layer that has factors and a magnitude to be set.
 template <FrozenWeight Weight>
 LoraLinear<Weight>& adapted_part(LoraConv<Weight>& layer) {
