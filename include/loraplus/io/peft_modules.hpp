@@ -37,7 +37,7 @@ class PeftModules {
                         [&layer, module](const LoraOptions& options, detail::PeftTensors& tensors) {
                           return prepare(module, layer, options, tensors);
                         }});
-  }  // namespace loraplus
+  }
 
   /// Saves all of them as one adapter. Killed at any moment, the old adapter or the new one is
   /// there.
