@@ -5,9 +5,12 @@
 
 #include <loraplus/adapter/adapter.hpp>
 #include <loraplus/adapter/adapter_table.hpp>
+#include <loraplus/adapter/conv_layer.hpp>
 #include <loraplus/adapter/factors.hpp>
 #include <loraplus/adapter/lora_conv.hpp>
+#include <loraplus/adapter/lora_conv_set.hpp>
 #include <loraplus/adapter/lora_embedding.hpp>
+#include <loraplus/adapter/lora_embedding_set.hpp>
 #include <loraplus/adapter/lora_linear.hpp>
 #include <loraplus/adapter/lora_options.hpp>
 #include <loraplus/adapter/lora_set.hpp>
@@ -16,6 +19,8 @@
 #include <loraplus/adapter/output_blocks.hpp>
 #include <loraplus/adapter/plan.hpp>
 #include <loraplus/adapter/set_scopes.hpp>
+#include <loraplus/adapter/set_state.hpp>
+#include <loraplus/adapter/set_terms.hpp>
 #include <loraplus/check/gradient_check.hpp>
 #include <loraplus/core/error.hpp>
 #include <loraplus/core/matrix.hpp>

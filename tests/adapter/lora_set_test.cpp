@@ -8,6 +8,7 @@
 #include "support/errors.hpp"
 #include "support/gradients.hpp"
 #include "support/matrices.hpp"
+#include "support/trained_adapter.hpp"
 
 using loraplus::Adapter;
 using loraplus::Index;
@@ -15,6 +16,7 @@ using loraplus::LoraOptions;
 using loraplus::LoraSet;
 using loraplus::Matrix;
 using loraplus::SharedWeight;
+using test::trained_adapter;
 
 namespace {
 
@@ -24,24 +26,6 @@ template <typename Scalar>
 SharedWeight<Scalar> set_weight() {
   return SharedWeight<Scalar>(test::random_matrix<Scalar>(5, 7, 1),
                               test::random_vector<Scalar>(5, 2));
-}
-
-/// An adapter in the middle of its training.
-template <loraplus::FrozenWeight Frozen>
-Adapter<typename Frozen::Scalar> trained_adapter(const Frozen& weight, const LoraOptions& options,
-                                                 unsigned seed) {
-  using Scalar = typename Frozen::Scalar;
-  std::mt19937_64 generator{seed};
-  Adapter<Scalar> adapter(weight, options, generator);
-  auto factors = adapter.factors().factors();
-  factors.a = test::random_matrix<Scalar>(factors.a.rows(), factors.a.cols(), seed + 1);
-  factors.b = test::random_matrix<Scalar>(factors.b.rows(), factors.b.cols(), seed + 2);
-  factors.bias = test::random_vector<Scalar>(factors.bias.size(), seed + 3);
-  adapter.factors().set_factors(factors);
-  if (adapter.magnitude() != nullptr) {
-    adapter.magnitude()->set_values(test::random_vector<Scalar>(weight.out_features(), seed + 4));
-  }
-  return adapter;
 }
 
 /// Adapters "a", "b" and "c" of different ranks, none with DoRA.
@@ -259,6 +243,53 @@ TEMPLATE_TEST_CASE("T14: each sample through an adapter of its own, or none", ""
   set.set_enabled(true);
   set.assign(cache, {});
   set.forward(x, y, cache);
+  CHECK(test::same_bits(y, predict(set, x)));
+}
+
+namespace {
+
+/// Counts the columns that pass through it.
+struct CountingWeight : SharedWeight<double> {
+  using SharedWeight<double>::SharedWeight;
+  std::shared_ptr<Index> columns = std::make_shared<Index>(0);
+
+  void forward(loraplus::ConstMatrixView<double> x, loraplus::MatrixView<double> y) const {
+    *columns += x.cols();
+    SharedWeight<double>::forward(x, y);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("an adapter that is assigned again keeps the norm of DoRA, whatever its samples") {
+  const CountingWeight weight(test::random_matrix<double>(5, 7, 1));
+  LoraSet set(weight);
+  set.add("a", trained_adapter(weight, {.rank = 2, .dora = true}, 10));
+  set.add("b", trained_adapter(weight, {.rank = 3, .dora = true}, 20));
+  const auto x = test::random_matrix<double>(7, 4, 5);
+  Matrix<double> y(5, 4);
+  auto cache = set.make_cache(4);
+  const auto columns_of = [&](const Names& names) {
+    const Index before = *weight.columns;
+    set.assign(cache, names);
+    set.forward(x, y, cache);
+    for (Index i = 0; i < 4; ++i) {
+      const Matrix<double> one = x.col(i);
+      LoraSet single(SharedWeight<double>(weight.weight()));
+      single.add("it", *set.at(names[static_cast<std::size_t>(i)]));
+      CHECK(test::relative_distance(y.col(i), predict(single, one)) < 1e-14);
+    }
+    return *weight.columns - before;
+  };
+  CHECK(columns_of({"a", "b", "b", "b"}) == 4 + 2 + 3);
+  CHECK(columns_of({"b", "a", "a", "a"}) == 4);
+  CHECK(columns_of({"a", "a", "a", "a"}) == 4);
+  CHECK(columns_of({"a", "a", "a", "b"}) == 4 + 3);
+  set.replace("a", trained_adapter(weight, {.rank = 2, .dora = true}, 30));
+  CHECK(columns_of({"a", "a", "a", "b"}) == 4 + 2);
+  set.assign(cache, {});
+  set.set_active({"b"});
+  set.forward(x, y, cache);  // with room for all samples
   CHECK(test::same_bits(y, predict(set, x)));
 }
 

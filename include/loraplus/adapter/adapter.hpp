@@ -51,6 +51,14 @@ class Adapter {
     magnitude_.emplace(weight, factors_);
   }
 
+  /// @throws ShapeError unless this is an adapter for a weight out x in
+  void require_fits(std::string_view where, Index out, Index in) const {
+    if (factors_.in_features() == in && factors_.out_features() == out) return;
+    throw ShapeError(std::string(where) + ": the adapter is for " +
+                     detail::shape_text(factors_.out_features(), factors_.in_features()) +
+                     ", the weight is " + detail::shape_text(out, in));
+  }
+
   Index rank() const { return factors_.rank(); }
   double dropout() const { return dropout_; }
 
@@ -63,6 +71,14 @@ class Adapter {
 
   Cache make_cache(Index largest_batch) const {
     Cache cache;
+    if (magnitude_) cache.magnitude = magnitude_->make_cache(factors_);
+    reserve(cache, largest_batch);
+    return cache;
+  }
+
+  /// Room in a cache of this adapter for batches of so many samples; a norm that it has is kept.
+  void reserve(Cache& cache, Index largest_batch) const {
+    if (cache.h.rows() == rank() && cache.h.cols() >= largest_batch) return;
     cache.h.resize(rank(), largest_batch);
     cache.z.resize(rank(), largest_batch);
     if (dropout_ > 0) {
@@ -70,8 +86,7 @@ class Adapter {
       cache.dropped.resize(factors_.in_features(), largest_batch);
       cache.scratch.resize(factors_.in_features(), largest_batch);
     }
-    if (magnitude_) cache.magnitude = magnitude_->make_cache(factors_, largest_batch);
-    return cache;
+    if (magnitude_) magnitude_->reserve(*cache.magnitude, largest_batch);
   }
 
   /// Whether the cache was made by an adapter of this kind and rank.
@@ -103,6 +118,13 @@ class Adapter {
     cache.used_dropout = true;
     cache.mask.leftCols(x.cols()) = mask;
     return project_input(x, scale, cache);
+  }
+
+  /// h = s A x for tokens, whose x has a single 1 each, in the row of the token.
+  void project(std::span<const Index> tokens, Scalar scale, Cache& cache) const {
+    cache.used_dropout = false;
+    auto h = cache.h.leftCols(static_cast<Index>(tokens.size()));
+    factors_.project(tokens, h, scale);
   }
 
   /// d(x) of the last forward pass.
@@ -139,6 +161,14 @@ class Adapter {
                         Cache& cache) {
     auto z = cache.z.leftCols(x.cols());
     factors_.backward(input(x, cache), g, cache.h.leftCols(x.cols()), z, scale);
+  }
+
+  /// The same for tokens. @param padding a token that A learns nothing of, or -1
+  void backward_factors(std::span<const Index> tokens, ConstMatrixView<Scalar> g, Scalar scale,
+                        Cache& cache, Index padding = -1) {
+    const auto n = static_cast<Index>(tokens.size());
+    auto z = cache.z.leftCols(n);
+    factors_.backward(tokens, g, cache.h.leftCols(n), z, scale, padding);
   }
 
   /// dx += the gradient through the adapter: A' z, behind dropout. @param dx in x n

@@ -13,6 +13,17 @@ namespace loraplus {
 /// The name of no adapter, for samples that are to be computed without one.
 inline constexpr std::string_view base_adapter = "__base__";
 
+namespace detail {
+
+/// @throws ArgumentError if the options want a bias of the weight trained
+inline void require_no_bias(const std::string& name, const LoraOptions& options) {
+  if (options.bias == BiasMode::none) return;
+  throw ArgumentError("LoraSet: '" + name +
+                      "' cannot train the bias of the weight, which all adapters share");
+}
+
+}  // namespace detail
+
 /// An adapter with its name and what multiplies its scaling.
 template <RealScalar Scalar>
 struct NamedAdapter {

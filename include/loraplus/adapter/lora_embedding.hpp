@@ -6,6 +6,10 @@
 
 namespace loraplus {
 
+/// By which names and roles an embedding shows the factors of its adapter.
+inline constexpr FactorNames embedding_factors{"lora_embedding_A", "lora_embedding_B",
+                                               Role::embedding, Role::embedding};
+
 /// A frozen embedding with a low-rank adapter: for a token t
 ///
 ///     y = W[:, t] + s B A[:, t]
@@ -28,13 +32,28 @@ class LoraEmbedding {
   /// BiasMode, which an embedding does not have
   template <RandomBits Generator>
   LoraEmbedding(Frozen weight, const LoraOptions& options, Generator& generator)
-      : weight_(std::move(weight)),
-        adapter_(weight_, LowRank<Scalar>(drawn(weight_, checked(options), generator)), options) {}
+      : weight_(std::move(weight)), adapter_(make_adapter(weight_, options, generator)) {}
 
   /// With factors from elsewhere. @param options of which dora is asked
   /// @throws as above, ShapeError if the factors do not fit
   LoraEmbedding(Frozen weight, const Factors<Scalar>& factors, const LoraOptions& options = {})
       : weight_(std::move(weight)), adapter_(weight_, LowRank<Scalar>(factors), checked(options)) {}
+
+  /// With an adapter that was made for a weight of this shape, as a LoraEmbeddingSet has them. With
+  /// DoRA the weight must be the same: its norms are in the adapter.
+  /// @throws ShapeError
+  LoraEmbedding(Frozen weight, Adapter<Scalar> adapter)
+      : weight_(std::move(weight)), adapter_(std::move(adapter)) {
+    adapter_.require_fits("LoraEmbedding", weight_.out_features(), vocabulary());
+    adapter_.factors().hold_gradients();
+  }
+
+  /// An adapter as the layer draws it, by itself. @throws as the constructors
+  template <RandomBits Generator>
+  static Adapter<Scalar> make_adapter(const Frozen& weight, const LoraOptions& options,
+                                      Generator& generator) {
+    return {weight, LowRank<Scalar>(drawn(weight, checked(options), generator)), options};
+  }
 
   Index vocabulary() const { return weight_.in_features(); }
   Index out_features() const { return weight_.out_features(); }
@@ -42,6 +61,7 @@ class LoraEmbedding {
   Scalar scaling() const { return factors().scaling(); }
   const Frozen& weight() const { return weight_; }
   const LowRank<Scalar>& factors() const { return adapter_.factors(); }
+  const Adapter<Scalar>& adapter() const { return adapter_; }
   /// The magnitude of DoRA, one for each dimension, or null.
   const Magnitude<Scalar>* magnitude() const { return adapter_.magnitude(); }
 
@@ -57,6 +77,13 @@ class LoraEmbedding {
     adapter_.magnitude()->set_values(m);
   }
 
+  /// The token that only fills a batch up, padding_idx of PyTorch: it is looked up as any other,
+  /// but A learns nothing of it. @throws ArgumentError if it is not in the vocabulary
+  void set_padding_index(Index token) {
+    require_tokens("LoraEmbedding::set_padding_index", {&token, 1}, vocabulary());
+    padding_ = token;
+  }
+
   /// A disabled adapter leaves the frozen embedding.
   void set_enabled(bool enabled) { enabled_ = enabled; }
   bool enabled() const { return enabled_; }
@@ -68,7 +95,7 @@ class LoraEmbedding {
   void forward(std::span<const Index> tokens, MatrixView<Scalar> y, Cache& cache) const {
     const auto n = static_cast<Index>(tokens.size());
     require_shape("LoraEmbedding::forward", "y", y, out_features(), n);
-    require_tokens(tokens);
+    require_tokens("LoraEmbedding::forward", tokens, vocabulary());
     cache.samples = -1;
     if (!enabled_) return weight_.lookup(tokens, y);
     if (merged()) return merged_->lookup(tokens, y);
@@ -77,8 +104,7 @@ class LoraEmbedding {
     }
     require_batch_fits("LoraEmbedding::forward", n, cache.adapter.h.cols());
     weight_.lookup(tokens, y);
-    auto h = cache.adapter.h.leftCols(n);  // r x n
-    factors().project(tokens, h);
+    adapter_.project(tokens, Scalar(1), cache.adapter);
     adapter_.add(weight_, y, Scalar(1), cache.adapter);
     cache.samples = n;
   }
@@ -88,7 +114,7 @@ class LoraEmbedding {
   void backward(std::span<const Index> tokens, ConstMatrixView<Scalar> dy, Cache& cache) {
     const auto n = static_cast<Index>(tokens.size());
     require_shape("LoraEmbedding::backward", "dy", dy, out_features(), n);
-    require_tokens(tokens);
+    require_tokens("LoraEmbedding::backward", tokens, vocabulary());
     if (!enabled_) return;
     require_unmerged("backward");
     if (cache.samples != n) {
@@ -96,8 +122,7 @@ class LoraEmbedding {
                        " tokens do not follow a forward pass of as many with this cache");
     }
     const ConstMatrixView<Scalar> g = adapter_.backward_magnitude(dy, cache.adapter);
-    auto z = cache.adapter.z.leftCols(n);  // r x n
-    adapter_.factors().backward(tokens, g, cache.adapter.h.leftCols(n), z);
+    adapter_.backward_factors(tokens, g, Scalar(1), cache.adapter, padding_);
   }
 
   /// W + s B A, out x vocabulary, its rows scaled with DoRA. @throws NonFiniteError
@@ -122,8 +147,7 @@ class LoraEmbedding {
   template <typename Visitor>
   void visit_parameters(Visitor&& visit) {
     require_unmerged("visit_parameters");
-    adapter_.visit_parameters(
-        visit, {"lora_embedding_A", "lora_embedding_B", Role::embedding, Role::embedding});
+    adapter_.visit_parameters(visit, embedding_factors);
   }
 
  private:
@@ -151,15 +175,6 @@ class LoraEmbedding {
     return made;
   }
 
-  void require_tokens(std::span<const Index> tokens) const {
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      if (tokens[i] >= 0 && tokens[i] < vocabulary()) continue;
-      throw ArgumentError("LoraEmbedding: token " + std::to_string(i) + " is " +
-                          std::to_string(tokens[i]) + ", the vocabulary has " +
-                          std::to_string(vocabulary()));
-    }
-  }
-
   void require_unmerged(const char* what) const {
     if (merged()) {
       throw StateError(std::string("LoraEmbedding: ") + what + " needs unmerge() first");
@@ -169,6 +184,7 @@ class LoraEmbedding {
   Frozen weight_;
   Adapter<Scalar> adapter_;
   bool enabled_ = true;
+  Index padding_ = -1;                          // a token, or none
   std::optional<SharedWeight<Scalar>> merged_;  // W + s B A
 };
 

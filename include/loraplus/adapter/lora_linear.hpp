@@ -72,11 +72,7 @@ class LoraLinear {
   /// @throws ShapeError
   LoraLinear(Frozen weight, Adapter<Scalar> adapter)
       : base_(std::move(weight)), adapter_(std::move(adapter)) {
-    if (factors().in_features() != in_features() || factors().out_features() != out_features()) {
-      throw ShapeError("LoraLinear: the adapter is one for " +
-                       detail::shape_text(factors().out_features(), factors().in_features()) +
-                       ", the weight is " + detail::shape_text(out_features(), in_features()));
-    }
+    adapter_.require_fits("LoraLinear", out_features(), in_features());
     adapter_.factors().hold_gradients();
   }
 

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <loraplus/adapter/adapter_table.hpp>
 #include <loraplus/adapter/set_scopes.hpp>
-#include <loraplus/frozen/shared_weight.hpp>
+#include <loraplus/adapter/set_terms.hpp>
 #include <mutex>
-#include <span>
 
 namespace loraplus {
 
@@ -15,7 +13,8 @@ namespace loraplus {
 ///
 /// over the active ones in their order; one with DoRA scales what is there then, y_k = f_k (y_k -
 /// b0) + b0, with the norm of the frozen weight and itself alone, |W + s_k B_k A_k|. Training and
-/// evaluation follow the one rule.
+/// evaluation follow the one rule. Over a weight that looks up tokens it is an embedding too, see
+/// LoraEmbeddingSet; on patches of images a convolution, see LoraConvSet.
 ///
 /// `forward` is const and may run on many threads, each with a cache of its own, while others add,
 /// replace, erase, activate or scale adapters: a pass computes with what there was when it began,
@@ -23,27 +22,20 @@ namespace loraplus {
 /// while others compute with it: train a copy and `replace` it.
 template <FrozenWeight Frozen>
 class LoraSet {
-  struct State;
-
  public:
   using Scalar = typename Frozen::Scalar;
 
   /// What a pass needs; it grows when other adapters come into use.
   struct Cache {
     const void* owner = nullptr;  // the set that made it
-    struct Term {
-      NamedAdapter<Scalar> entry;
-      Scalar scale;
-      typename Adapter<Scalar>::Cache cache;
-      std::vector<Index> samples = {};  // of the batch, that have this adapter by assignment
-    };
     Index largest_batch = 0;
-    std::vector<Term> terms;             // of the last pass, or by assignment
-    std::shared_ptr<const State> fixed;  // what the next passes see, if that was fixed
-    Index assigned = -1;     // samples with an adapter each; -1: the active ones are for all
-    Index samples = -1;      // of the last forward pass that can be gone back through
-    bool is_enabled = true;  // in that pass
-    Matrix<Scalar> x, y;     // in, out x largest batch: the samples of one adapter
+    detail::SetTerms<Scalar> terms;                         // of the last pass, or by assignment
+    std::shared_ptr<const detail::SetState<Scalar>> fixed;  // what the next passes see, if any
+    Index assigned = -1;        // samples with an adapter each; -1: the active ones are for all
+    Index samples = -1;         // of the last forward pass that can be gone back through
+    bool is_enabled = true;     // in that pass
+    Matrix<Scalar> x, y;        // in, out x largest batch: the samples of one adapter
+    std::vector<Index> tokens;  // instead of x
   };
 
   explicit LoraSet(Frozen weight)
@@ -71,10 +63,7 @@ class LoraSet {
   /// be none, for the bias belongs to the weight that all adapters share
   template <RandomBits Generator>
   void add(const std::string& name, const LoraOptions& options, Generator& generator) {
-    if (options.bias != BiasMode::none) {
-      throw ArgumentError("LoraSet: '" + name +
-                          "' cannot train the bias of the weight, which all adapters share");
-    }
+    detail::require_no_bias(name, options);
     add(name, Adapter<Scalar>(weight_, options, generator));
   }
 
@@ -130,7 +119,7 @@ class LoraSet {
   void set_active(std::vector<std::string> names) {
     update([&](State& next) {
       next.table.set_active(std::move(names));
-      if (next.merged) require_order(next.table, next.merged->names);
+      if (next.merged) next.require_order(next.merged->names);
     });
   }
 
@@ -181,8 +170,9 @@ class LoraSet {
       if (next.table.common_scale() != 1) {
         throw StateError("LoraSet: adapters with a common scale cannot be merged");
       }
-      require_order(next.table, all);
-      next.merged = make_merged(next.table, std::move(all));
+      next.require_order(all);
+      next.merged = std::make_shared<const detail::MergedAdapters<Scalar>>(
+          detail::merge_adapters(weight_, next.table, std::move(all)));
     });
   }
 
@@ -204,25 +194,25 @@ class LoraSet {
     return cache;
   }
 
-  /// An adapter for each sample of the next batches with this cache, base_adapter for none; with no
-  /// names the active ones are for all again. The names are resolved here: the passes compute with
-  /// these adapters and their scales, whatever is erased, replaced or scaled in between; the common
-  /// scale, and whether the set is enabled, are those of the pass.
+  /// An adapter for each sample of the next batches with this cache, base_adapter for none, or for
+  /// each so many columns of them; with no names the active ones are for all again. The names are
+  /// resolved here: the passes compute with these adapters and their scales, whatever is erased,
+  /// replaced or scaled in between; the common scale, and whether the set is enabled, are those of
+  /// the pass.
   /// @throws ArgumentError if a name is unknown, ShapeError if there are too many, StateError if
   /// adapters are merged; the active ones are for all then
-  void assign(Cache& cache, std::span<const std::string> names) const {
+  void assign(Cache& cache, std::span<const std::string> names, Index columns = 1) const {
     require_cache(cache);
     cache.assigned = -1;
-    cache.terms.clear();
     if (names.empty()) return;
     const auto now = cache.fixed ? cache.fixed : state();
     if (now->merged) {
       throw StateError("LoraSet: samples cannot have adapters of their own while some are merged");
     }
-    require_batch_fits("LoraSet::assign", static_cast<Index>(names.size()), cache.largest_batch);
-    cache.terms = assigned_terms(now->table, names);
-    cache.assigned = static_cast<Index>(names.size());
-    cache.x.resize(in_features(), cache.largest_batch);
+    const Index samples = columns * static_cast<Index>(names.size());
+    require_batch_fits("LoraSet::assign", samples, cache.largest_batch);
+    detail::use_assigned(now->table, names, columns, cache.terms);
+    cache.assigned = samples;
     cache.y.resize(out_features(), cache.largest_batch);
   }
 
@@ -237,32 +227,23 @@ class LoraSet {
   template <RandomBits... Generator>
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache,
                Generator&... generator) const requires(sizeof...(Generator) <= 1) {
-    constexpr bool is_training = sizeof...(Generator) == 1;
-    require_shape("LoraSet::forward", "x", x, in_features(), x.cols());
-    require_shape("LoraSet::forward", "y", y, out_features(), x.cols());
     require_distinct("LoraSet::forward", x, y);
-    require_cache(cache);
-    require_batch_fits("LoraSet::forward", x.cols(), cache.largest_batch);
-    const auto now = cache.fixed ? cache.fixed : state();
-    cache.samples = -1;
-    cache.is_enabled = now->table.enabled();
-    if (!cache.is_enabled) return weight_.forward(x, y);
-    if (is_training) require_trainable(*now, cache);
-    if (cache.assigned >= 0) return forward_assigned(*now, x, y, cache);
-    use_active(*now, cache);
-    forward_weight(*now, x, y);
-    for (auto& term : cache.terms) {
-      term.entry.adapter->project(x, term.scale, term.cache, generator...);
-      term.entry.adapter->add(weight_, y, term.scale, term.cache);
-    }
-    if (!now->merged) cache.samples = x.cols();
+    forward_batch(x, y, cache, generator...);
+  }
+
+  /// The set as an embedding: x has a single 1 in each column, in the row of a token.
+  /// @param tokens n of them, @param y out x n
+  /// @throws ArgumentError that names a token that is not in the vocabulary, ShapeError
+  void forward(std::span<const Index> tokens, MatrixView<Scalar> y,
+               Cache& cache) const requires LookupWeight<Frozen> {
+    forward_batch(tokens, y, cache);
   }
 
   /// Adds the gradients of the adapters of the forward pass. @param x in x n, @param dy out x n
   /// @throws ShapeError, StateError if n is not that of a forward pass without merged adapters and
   /// without assignment
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, Cache& cache) {
-    backward_parameters(x, dy, cache);
+    backward_batch(x, dy, cache);
   }
 
   /// The same, and dx. @param dx in x n
@@ -270,45 +251,34 @@ class LoraSet {
                 Cache& cache) {
     require_shape("LoraSet::backward", "dx", dx, in_features(), x.cols());
     require_distinct("LoraSet::backward", dy, dx);
-    weight_.backward(backward_parameters(x, dy, cache), dx);
+    weight_.backward(backward_batch(x, dy, cache), dx);
     if (!cache.is_enabled) return;
     for (auto& term : cache.terms) {
       term.entry.adapter->backward_input(dx, term.cache);
     }
   }
 
+  /// Adds the gradients of an embedding. @param tokens n of them, @param dy out x n,
+  /// @param padding a token that the adapters learn nothing of in A, or -1
+  void backward(std::span<const Index> tokens, ConstMatrixView<Scalar> dy, Cache& cache,
+                Index padding = -1) requires LookupWeight<Frozen> {
+    backward_batch(tokens, dy, cache, padding);
+  }
+
   /// Shows the parameters of the active adapters, <adapter>.lora_A, ...
-  /// @throws StateError if one is merged
+  /// @param factors by which names and roles it shows A and B @throws StateError if one is merged
   template <typename Visitor>
-  void visit_parameters(Visitor&& visit) {
+  void visit_parameters(Visitor&& visit, const FactorNames& factors = {}) {
     const auto now = state();
     if (now->merged) throw StateError("LoraSet: visit_parameters needs unmerge() first");
     for (const std::string& name : now->table.active()) {
-      visit_part(name, *now->table.at(name).adapter, visit);
+      now->table.at(name).adapter->visit_parameters(detail::visitor_of_part<Scalar>(name, visit),
+                                                    factors);
     }
   }
 
  private:
-  struct Merged {
-    SharedWeight<Scalar> weight;
-    std::vector<std::string> names;
-  };
-
-  /// Never changed once it is shared: who has it sees one state of all.
-  struct State {
-    AdapterTable<Scalar> table;
-    std::shared_ptr<const Merged> merged;
-
-    bool is_merged(const std::string& name) const {
-      return merged &&
-             std::find(merged->names.begin(), merged->names.end(), name) != merged->names.end();
-    }
-    void require_not_merged(const std::string& name) const {
-      if (is_merged(name)) {
-        throw StateError("LoraSet: '" + name + "' is merged and cannot be changed");
-      }
-    }
-  };
+  using State = detail::SetState<Scalar>;
 
   struct Shared {
     std::mutex writing;   // held while a change is made
@@ -332,31 +302,9 @@ class LoraSet {
   }
 
   std::shared_ptr<Adapter<Scalar>> checked(const std::string& name, Adapter<Scalar> adapter) const {
-    const LowRank<Scalar>& factors = adapter.factors();
-    if (factors.in_features() != in_features() || factors.out_features() != out_features()) {
-      throw ShapeError("LoraSet: '" + name + "' is an adapter for " +
-                       detail::shape_text(factors.out_features(), factors.in_features()) +
-                       ", the weight is " + detail::shape_text(out_features(), in_features()));
-    }
+    adapter.require_fits("LoraSet: '" + name + "'", out_features(), in_features());
     adapter.factors().release_gradients();
     return std::make_shared<Adapter<Scalar>>(std::move(adapter));
-  }
-
-  std::shared_ptr<const Merged> make_merged(const AdapterTable<Scalar>& table,
-                                            std::vector<std::string> names) const {
-    const Matrix<Scalar> w0 = loraplus::to_matrix(weight_);
-    Matrix<Scalar> w = w0;
-    Vector<Scalar> extra = Vector<Scalar>::Zero(out_features());
-    for (const std::string& name : names) {
-      const auto& entry = table.at(name);
-      entry.adapter->merge_into(w0, w, extra, static_cast<Scalar>(table.scale_of(entry)));
-      if (!w.allFinite() || !extra.allFinite()) {
-        throw NonFiniteError("LoraSet: with '" + name + "' the merged weight is not finite");
-      }
-    }
-    extra += loraplus::bias_of(weight_);
-    return std::make_shared<const Merged>(
-        Merged{SharedWeight<Scalar>(std::move(w), std::move(extra)), std::move(names)});
   }
 
   void require_cache(const Cache& cache) const {
@@ -365,130 +313,127 @@ class LoraSet {
     }
   }
 
-  /// Where DoRA is among them, what is merged comes first among the active adapters.
-  static void require_order(const AdapterTable<Scalar>& table,
-                            const std::vector<std::string>& merged) {
-    const auto has_dora = [&](const std::string& name) {
-      return table.at(name).adapter->magnitude() != nullptr;
-    };
-    const std::vector<std::string>& active = table.active();
-    if (std::none_of(merged.begin(), merged.end(), has_dora) &&
-        std::none_of(active.begin(), active.end(), has_dora)) {
-      return;
-    }
-    if (merged.size() <= active.size() &&
-        std::equal(merged.begin(), merged.end(), active.begin())) {
-      return;
-    }
-    throw StateError(
-        "LoraSet: with DoRA the order counts, only the first of the active adapters can be merged");
+  void require_input(const char* where, ConstMatrixView<Scalar> x) const {
+    require_shape(where, "x", x, in_features(), x.cols());
+  }
+  void require_input(const char* where, std::span<const Index> tokens) const {
+    require_tokens(where, tokens, in_features());
   }
 
-  static void require_trainable(const State& now, const Cache& cache) {
-    if (cache.assigned >= 0) {
+  static Index samples_of(ConstMatrixView<Scalar> x) { return x.cols(); }
+  static Index samples_of(std::span<const Index> tokens) {
+    return static_cast<Index>(tokens.size());
+  }
+
+  template <typename Weight>
+  static void product(const Weight& weight, ConstMatrixView<Scalar> x, MatrixView<Scalar> y) {
+    weight.forward(x, y);
+  }
+  template <typename Weight>
+  static void product(const Weight& weight, std::span<const Index> tokens, MatrixView<Scalar> y) {
+    weight.lookup(tokens, y);
+  }
+
+  /// Some samples of a batch.
+  static ConstMatrixView<Scalar> gather(ConstMatrixView<Scalar> x,
+                                        const std::vector<Index>& samples, Cache& cache) {
+    cache.x.resize(x.rows(), cache.largest_batch);
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      cache.x.col(static_cast<Index>(i)) = x.col(samples[i]);
+    }
+    return cache.x.leftCols(static_cast<Index>(samples.size()));
+  }
+  static std::span<const Index> gather(std::span<const Index> tokens,
+                                       const std::vector<Index>& samples, Cache& cache) {
+    cache.tokens.clear();
+    for (const Index sample : samples) {
+      cache.tokens.push_back(tokens[static_cast<std::size_t>(sample)]);
+    }
+    return cache.tokens;
+  }
+
+  /// @param input x in x n, or n tokens
+  template <typename Input, RandomBits... Generator>
+  void forward_batch(Input input, MatrixView<Scalar> y, Cache& cache,
+                     Generator&... generator) const {
+    constexpr bool is_training = sizeof...(Generator) == 1;
+    const Index n = samples_of(input);
+    require_input("LoraSet::forward", input);
+    require_shape("LoraSet::forward", "y", y, out_features(), n);
+    require_cache(cache);
+    require_batch_fits("LoraSet::forward", n, cache.largest_batch);
+    const auto now = cache.fixed ? cache.fixed : state();
+    cache.samples = -1;
+    cache.is_enabled = now->table.enabled();
+    if (!cache.is_enabled) return product(weight_, input, y);
+    if (is_training && cache.assigned >= 0) {
       throw StateError("LoraSet: samples with adapters of their own are for evaluation only");
     }
-    if (now.merged) throw StateError("LoraSet: a training forward pass needs unmerge() first");
-    for (const std::string& name : now.table.active()) {
-      const Adapter<Scalar>& adapter = *now.table.at(name).adapter;
-      if (adapter.dropout() > 0 && adapter.magnitude() != nullptr) {
-        throw StateError("LoraSet: '" + name +
-                         "' has dropout and DoRA, which LoraLinear trains, not a set");
-      }
+    if (is_training) now->require_trainable();
+    if (cache.assigned >= 0) return forward_assigned(*now, input, y, cache);
+    detail::use_active(*now, cache.largest_batch, cache.terms);
+    if (now->merged) {
+      product(now->merged->weight, input, y);
+    } else {
+      product(weight_, input, y);
+      cache.samples = n;
     }
-  }
-
-  void forward_weight(const State& now, ConstMatrixView<Scalar> x, MatrixView<Scalar> y) const {
-    if (now.merged) return now.merged->weight.forward(x, y);
-    weight_.forward(x, y);
-  }
-
-  /// The terms of the cache are the active adapters that are not merged; what fits is kept.
-  void use_active(const State& now, Cache& cache) const {
-    std::size_t count = 0;
-    for (const std::string& name : now.table.active()) {
-      if (now.is_merged(name)) continue;
-      const auto& entry = now.table.at(name);
-      if (count == cache.terms.size()) cache.terms.push_back({});
-      auto& term = cache.terms[count++];
-      term.scale = static_cast<Scalar>(now.table.scale_of(entry));
-      if (term.entry.adapter == entry.adapter) continue;
-      term.entry = entry;
-      term.cache = entry.adapter->make_cache(cache.largest_batch);
+    for (auto& term : cache.terms) {
+      term.entry.adapter->project(input, term.scale, term.cache, generator...);
+      term.entry.adapter->add(weight_, y, term.scale, term.cache);
     }
-    cache.terms.resize(count);
-  }
-
-  /// One term for each adapter that is named, with its samples.
-  static std::vector<typename Cache::Term> assigned_terms(const AdapterTable<Scalar>& table,
-                                                          std::span<const std::string> names) {
-    std::vector<std::pair<const NamedAdapter<Scalar>*, Index>> chosen;
-    for (std::size_t sample = 0; sample < names.size(); ++sample) {
-      if (names[sample] == base_adapter) continue;
-      chosen.emplace_back(&table.at(names[sample]), static_cast<Index>(sample));
-    }
-    std::sort(chosen.begin(), chosen.end());
-    std::vector<typename Cache::Term> terms;
-    for (const auto& [entry, sample] : chosen) {
-      if (terms.empty() || terms.back().entry.adapter != entry->adapter) {
-        terms.push_back({*entry, Scalar(1), {}, {}});  // each pass scales it
-      }
-      terms.back().samples.push_back(sample);
-    }
-    for (auto& term : terms) {
-      term.cache = term.entry.adapter->make_cache(static_cast<Index>(term.samples.size()));
-    }
-    return terms;
   }
 
   /// The product of the weight for all samples at once, then each adapter for its own.
-  void forward_assigned(const State& now, ConstMatrixView<Scalar> x, MatrixView<Scalar> y,
-                        Cache& cache) const {
-    if (x.cols() != cache.assigned) {
-      throw ShapeError("LoraSet::forward: a batch of " + std::to_string(x.cols()) +
+  template <typename Input>
+  void forward_assigned(const State& now, Input input, MatrixView<Scalar> y, Cache& cache) const {
+    if (samples_of(input) != cache.assigned) {
+      throw ShapeError("LoraSet::forward: a batch of " + std::to_string(samples_of(input)) +
                        " samples, but adapters were assigned to " + std::to_string(cache.assigned));
     }
-    weight_.forward(x, y);
+    product(weight_, input, y);
     for (auto& term : cache.terms) {
-      const auto count = static_cast<Index>(term.samples.size());
-      auto x_part = cache.x.leftCols(count);  // in x samples of the adapter
-      auto y_part = cache.y.leftCols(count);  // out x samples of the adapter
-      for (Index i = 0; i < count; ++i) {
-        x_part.col(i) = x.col(term.samples[static_cast<std::size_t>(i)]);
-        y_part.col(i) = y.col(term.samples[static_cast<std::size_t>(i)]);
+      const Input part = gather(input, term.samples, cache);
+      auto y_part = cache.y.leftCols(samples_of(part));  // out x samples of the adapter
+      for (std::size_t i = 0; i < term.samples.size(); ++i) {
+        y_part.col(static_cast<Index>(i)) = y.col(term.samples[i]);
       }
       term.scale = static_cast<Scalar>(now.table.scale_of(term.entry));
-      term.entry.adapter->project(x_part, term.scale, term.cache);
+      term.entry.adapter->project(part, term.scale, term.cache);
       term.entry.adapter->add(weight_, y_part, term.scale, term.cache);
-      for (Index i = 0; i < count; ++i) {
-        y.col(term.samples[static_cast<std::size_t>(i)]) = y_part.col(i);
+      for (std::size_t i = 0; i < term.samples.size(); ++i) {
+        y.col(term.samples[i]) = y_part.col(static_cast<Index>(i));
       }
     }
   }
 
-  /// From the last adapter to the first. @return the gradient of W x + b0, out x n
-  ConstMatrixView<Scalar> backward_parameters(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy,
-                                              Cache& cache) {
-    require_shape("LoraSet::backward", "x", x, in_features(), x.cols());
-    require_shape("LoraSet::backward", "dy", dy, out_features(), x.cols());
+  /// From the last adapter to the first. @param input x in x n, or n tokens
+  /// @return the gradient of W x + b0, out x n
+  template <typename Input, typename... Padding>
+  ConstMatrixView<Scalar> backward_batch(Input input, ConstMatrixView<Scalar> dy, Cache& cache,
+                                         Padding... padding) {
+    const Index n = samples_of(input);
+    require_input("LoraSet::backward", input);
+    require_shape("LoraSet::backward", "dy", dy, out_features(), n);
     if (!cache.is_enabled) return dy;
-    if (cache.samples != x.cols()) {
+    if (cache.samples != n) {
       throw StateError(
-          "LoraSet::backward: a batch of " + std::to_string(x.cols()) +
+          "LoraSet::backward: a batch of " + std::to_string(n) +
           " samples does not follow a forward pass of as many with this cache, without "
           "merged adapters and without assignment");
     }
-    return backward_terms(x, dy, cache, cache.terms.size());
+    return backward_terms(input, dy, cache, cache.terms.size(), padding...);
   }
 
   /// The last of so many terms, and then those before it.
-  ConstMatrixView<Scalar> backward_terms(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy,
-                                         Cache& cache, std::size_t count) {
+  template <typename Input, typename... Padding>
+  ConstMatrixView<Scalar> backward_terms(Input input, ConstMatrixView<Scalar> dy, Cache& cache,
+                                         std::size_t count, Padding... padding) {
     if (count == 0) return dy;
-    auto& [entry, scale, kept, samples] = cache.terms[count - 1];
-    const ConstMatrixView<Scalar> g = entry.adapter->backward_magnitude(dy, kept);
-    entry.adapter->backward_factors(x, g, scale, kept);
-    return backward_terms(x, g, cache, count - 1);
+    auto& term = cache.terms[count - 1];
+    const ConstMatrixView<Scalar> g = term.entry.adapter->backward_magnitude(dy, term.cache);
+    term.entry.adapter->backward_factors(input, g, term.scale, term.cache, padding...);
+    return backward_terms(input, g, cache, count - 1, padding...);
   }
 
   Frozen weight_;

@@ -147,12 +147,13 @@ class LowRank {
     kernels::accumulate<Scalar>(x, z, a_gradient);
   }
 
-  /// The same for tokens.
+  /// The same for tokens. @param padding a token that A learns nothing of, or -1
   void backward(std::span<const Index> tokens, ConstMatrixView<Scalar> dy,
-                ConstMatrixView<Scalar> h, MatrixView<Scalar> z, Scalar scale = Scalar(1)) {
+                ConstMatrixView<Scalar> h, MatrixView<Scalar> z, Scalar scale = Scalar(1),
+                Index padding = -1) {
     backward_outputs(dy, h, z, scale);
     for (std::size_t i = 0; i < tokens.size(); ++i) {
-      a_gradient_.col(tokens[i]) += z.col(static_cast<Index>(i));
+      if (tokens[i] != padding) a_gradient_.col(tokens[i]) += z.col(static_cast<Index>(i));
     }
   }
 

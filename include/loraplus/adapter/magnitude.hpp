@@ -43,7 +43,7 @@ class Magnitude {
   Magnitude(const Frozen& weight, const LowRank<Scalar>& factors)
       : rows_(std::make_shared<const Rows>(
             Rows{loraplus::squared_row_norms(weight), loraplus::bias_of(weight)})) {
-    Cache cache = make_cache(factors, 0);
+    Cache cache = make_cache(factors);
     update_norm(weight, factors, factors.scaling(), cache);
     m_ = cache.norm;
     gradient_ = Vector<Scalar>::Zero(m_.size());
@@ -59,12 +59,12 @@ class Magnitude {
     m_ = m;
   }
 
-  Cache make_cache(const LowRank<Scalar>& factors, Index largest_batch) const {
+  /// A cache without room for samples, see reserve.
+  Cache make_cache(const LowRank<Scalar>& factors) const {
     const Index out = factors.out_features(), rank = factors.rank();
     Cache cache;
-    cache.direction.resize(out, largest_batch);
-    cache.gradient.resize(out, largest_batch);
     cache.norm.setZero(out);
+    reserve(cache, 0);
     cache.squares.setZero(out);
     cache.factor.setZero(out);
     cache.wa.resize(out, rank);
@@ -74,6 +74,12 @@ class Magnitude {
       cache.b.push_back(Matrix<Scalar>::Zero(factors.b(k).rows(), factors.b(k).cols()));
     });
     return cache;
+  }
+
+  /// Room in the cache for batches of so many samples; the norm is kept.
+  void reserve(Cache& cache, Index largest_batch) const {
+    cache.direction.resize(cache.norm.size(), largest_batch);
+    cache.gradient.resize(cache.norm.size(), largest_batch);
   }
 
   /// Whether the cache was made for factors of these shapes.

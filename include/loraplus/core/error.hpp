@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <loraplus/core/matrix.hpp>
+#include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -106,6 +107,17 @@ inline void require_batch_fits(std::string_view where, Index samples, Index larg
   if (samples > largest) {
     throw ShapeError(std::string(where) + ": a batch of " + std::to_string(samples) +
                      " samples, there is room for at most " + std::to_string(largest));
+  }
+}
+
+/// Throws ArgumentError that names the first token that is not in the vocabulary.
+inline void require_tokens(std::string_view where, std::span<const Index> tokens,
+                           Index vocabulary) {
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] >= 0 && tokens[i] < vocabulary) continue;
+    throw ArgumentError(std::string(where) + ": token " + std::to_string(i) + " is " +
+                        std::to_string(tokens[i]) + ", the vocabulary has " +
+                        std::to_string(vocabulary));
   }
 }
 

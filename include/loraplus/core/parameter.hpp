@@ -130,14 +130,24 @@ concept HasParameters = requires {
   model.visit_parameters(v);
 };
 
-/// Visits the parameters of a part of a larger model, the part's name put before theirs.
-template <typename Model, typename Visitor>
-void visit_part(std::string_view part, Model& model, Visitor&& visit) {
-  model.visit_parameters([&](Parameter<typename Model::Scalar> parameter) {
+namespace detail {
+
+/// A visitor that puts the name of a part before those of its parameters.
+template <RealScalar Scalar, typename Visitor>
+auto visitor_of_part(std::string_view part, Visitor& visit) {
+  return [part, &visit](Parameter<Scalar> parameter) {
     const QualifiedName inner = parameter.name;
     parameter.name = {part, &inner};
     visit(parameter);
-  });
+  };
+}
+
+}  // namespace detail
+
+/// Visits the parameters of a part of a larger model, the part's name put before theirs.
+template <typename Model, typename Visitor>
+void visit_part(std::string_view part, Model& model, Visitor&& visit) {
+  model.visit_parameters(detail::visitor_of_part<typename Model::Scalar>(part, visit));
 }
 
 /// The number of trainable coefficients of a model.

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <loraplus/adapter/adapter_table.hpp>
+#include <loraplus/frozen/shared_weight.hpp>
+
+namespace loraplus::detail {
+
+/// The frozen weight with some adapters of a set in it.
+template <RealScalar Scalar>
+struct MergedAdapters {
+  SharedWeight<Scalar> weight;
+  std::vector<std::string> names;
+};
+
+/// All that a LoraSet may change. It is never changed once it is shared: who has it sees one state
+/// of all.
+template <RealScalar Scalar>
+struct SetState {
+  AdapterTable<Scalar> table;
+  std::shared_ptr<const MergedAdapters<Scalar>> merged;
+
+  bool is_merged(const std::string& name) const {
+    return merged &&
+           std::find(merged->names.begin(), merged->names.end(), name) != merged->names.end();
+  }
+
+  void require_not_merged(const std::string& name) const {
+    if (is_merged(name)) {
+      throw StateError("LoraSet: '" + name + "' is merged and cannot be changed");
+    }
+  }
+
+  /// Where DoRA is among them, what is merged comes first among the active adapters.
+  void require_order(const std::vector<std::string>& merged_names) const {
+    const auto has_dora = [&](const std::string& name) {
+      return table.at(name).adapter->magnitude() != nullptr;
+    };
+    const std::vector<std::string>& active = table.active();
+    if (std::none_of(merged_names.begin(), merged_names.end(), has_dora) &&
+        std::none_of(active.begin(), active.end(), has_dora)) {
+      return;
+    }
+    if (merged_names.size() <= active.size() &&
+        std::equal(merged_names.begin(), merged_names.end(), active.begin())) {
+      return;
+    }
+    throw StateError(
+        "LoraSet: with DoRA the order counts, only the first of the active adapters can be merged");
+  }
+
+  /// @throws StateError if the active adapters cannot be trained together
+  void require_trainable() const {
+    if (merged) throw StateError("LoraSet: a training forward pass needs unmerge() first");
+    for (const std::string& name : table.active()) {
+      const Adapter<Scalar>& adapter = *table.at(name).adapter;
+      if (adapter.dropout() > 0 && adapter.magnitude() != nullptr) {
+        throw StateError("LoraSet: '" + name +
+                         "' has dropout and DoRA, which LoraLinear trains, not a set");
+      }
+    }
+  }
+};
+
+/// The weight with adapters of the table, one after the other. @throws NonFiniteError that names
+/// the first by which it would not be finite
+template <DenseWeight Frozen>
+MergedAdapters<typename Frozen::Scalar> merge_adapters(
+    const Frozen& weight, const AdapterTable<typename Frozen::Scalar>& table,
+    std::vector<std::string> names) {
+  using Scalar = typename Frozen::Scalar;
+  const Matrix<Scalar> w0 = loraplus::to_matrix(weight);
+  Matrix<Scalar> w = w0;
+  Vector<Scalar> extra = Vector<Scalar>::Zero(weight.out_features());
+  for (const std::string& name : names) {
+    const auto& entry = table.at(name);
+    entry.adapter->merge_into(w0, w, extra, static_cast<Scalar>(table.scale_of(entry)));
+    if (!w.allFinite() || !extra.allFinite()) {
+      throw NonFiniteError("LoraSet: with '" + name + "' the merged weight is not finite");
+    }
+  }
+  extra += loraplus::bias_of(weight);
+  return {SharedWeight<Scalar>(std::move(w), std::move(extra)), std::move(names)};
+}
+
+}  // namespace loraplus::detail
