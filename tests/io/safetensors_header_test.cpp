@@ -82,6 +82,12 @@ TEST_CASE("what the reference implementation accepts is accepted") {
       {"{\"t\":{\"shape\":[1],\"data_offsets\":[0,1],\"dtype\":\"U8\"}}", 1},
       {"{\"t\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"more\":{\"a\":[{}]}}}", 1},
       {"{\"t\":{\"dtype\":\"U8\",\"more\":1.5,\"shape\":[1],\"data_offsets\":[0,1]}}", 1},
+      {"{\"t\":{\"dtype\":\"U8\",\"more\":" + std::string(300, '1') +
+           ",\"shape\":[1],\"data_offsets\":[0,1]}}",
+       1},
+      {"{\"t\":{\"dtype\":\"U8\",\"more\":0." + std::string(1000, '1') +
+           ",\"shape\":[1],\"data_offsets\":[0,1]}}",
+       1},
       {"{\"\\u00e9 \\\"\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1},
   };
   for (const auto& [header, bytes] : files) {
@@ -136,6 +142,11 @@ TEST_CASE("each check of the reference implementation, in its order, names what 
   }
   for (const std::string& end : {std::string("\0\0", 2), std::string("\0{", 2)}) {
     CHECK(fault_of(file_of("{}" + end, 0)) == SafetensorsFault::invalid_header_deserialization);
+  }
+  for (const std::string& number : {std::string("1e999"), std::string(310, '9'),
+                                    std::string(1000, '1'), std::string(1000, '1') + ".5"}) {
+    CHECK(fault_of(file_of(one("U8", "1", "0,1").insert(6, "\"more\":" + number + ","), 1)) ==
+          SafetensorsFault::invalid_header_deserialization);
   }
   for (const std::string shape : {"-1", "1.0", "18446744073709551616", "\"1\"", "true", "null"}) {
     CAPTURE(shape);
@@ -239,6 +250,24 @@ TEST_CASE("a message tells the tensor and what was expected") {
   CHECK(test::contains(damage_of(file_of("{\"t\":{\"dtype\":\"F32\"}}", 4)),
                        "'t' has no field 'shape'"));
   CHECK(test::contains(damage_of(file_of("[]", 0)), "it must be an object, found a list"));
+}
+
+TEST_CASE("names and metadata are as long as a file has them") {
+  const std::string name(100'000, 'n');
+  std::string text;
+  for (int i = 0; i < 20'000; ++i) {
+    text += R"({\"a\": \"\u00e9\"} )";
+  }
+  const auto header = read(file_of(
+      R"({"__metadata__":{"json":")" + text + "\"}," + tensor(name, "U8", "1", "0,1") + "}", 1));
+  CHECK(header.find(name) != nullptr);
+  CHECK(header.metadata.at("json").size() == 20'000 * 12);
+  CHECK(header.metadata.at("json").substr(12, 12) == "{\"a\": \"\xC3\xA9\"} ");
+}
+
+TEST_CASE("what is wrong in the JSON is told with its place") {
+  CHECK(test::contains(damage_of(file_of("{\"name\" :   {\"a\\x\":1}}", 0)),
+                       "the header is damaged: before byte 17, syntax error"));
 }
 
 TEST_CASE("what is nested deeply is refused, however deeply") {

@@ -14,9 +14,9 @@
 #include <array>
 #include <cstdint>
 #include <deque>
-#include <iterator>
 #include <loraplus/io/dtype.hpp>
 #include <loraplus/io/file_error.hpp>
+#include <loraplus/io/header_text.hpp>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -83,84 +83,11 @@ namespace detail {
 inline constexpr std::uint64_t largest_header = 100'000'000;
 inline constexpr std::size_t most_dimensions = 64;  // NumPy's and PyTorch's bound
 
-/// Whether all of the text is UTF-8, as the Unicode Standard has it (table 3-7).
-inline bool is_utf8(std::string_view text) {
-  for (std::size_t i = 0; i < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[i]);
-    std::size_t more = 0;
-    unsigned low = 0x80, high = 0xBF;  // of the second byte
-    if (lead < 0x80) {
-      ++i;
-      continue;
-    }
-    if (lead >= 0xC2 && lead <= 0xDF) {
-      more = 1;
-    } else if (lead >= 0xE0 && lead <= 0xEF) {
-      more = 2;
-      if (lead == 0xE0) low = 0xA0;
-      if (lead == 0xED) high = 0x9F;
-    } else if (lead >= 0xF0 && lead <= 0xF4) {
-      more = 3;
-      if (lead == 0xF0) low = 0x90;
-      if (lead == 0xF4) high = 0x8F;
-    } else {
-      return false;
-    }
-    if (text.size() - i <= more) return false;
-    for (std::size_t k = 1; k <= more; ++k) {
-      const auto next = static_cast<unsigned char>(text[i + k]);
-      if (next < low || next > high) return false;
-      low = 0x80;
-      high = 0xBF;
-    }
-    i += more + 1;
-  }
-  return true;
-}
-
-/// The characters of a header, where blanks that follow each other outside of texts are one: the
-/// parser would keep them all.
-class HeaderText {
- public:
-  using iterator_category = std::input_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = const char&;
-
-  HeaderText(const char* at, const char* end) : at_(at), end_(end) {}
-
-  reference operator*() const { return *at_; }
-  HeaderText& operator++() {
-    const char c = *at_++;
-    if (is_text_) {
-      if (!is_escaped_ && c == '"') is_text_ = false;
-      is_escaped_ = !is_escaped_ && c == '\\';
-    } else if (c == '"') {
-      is_text_ = true;
-    } else if (is_blank(c)) {
-      while (at_ != end_ && is_blank(*at_)) {
-        ++at_;
-      }
-    }
-    return *this;
-  }
-  bool operator==(const HeaderText& other) const { return at_ == other.at_; }
-
- private:
-  static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-
-  const char* at_;
-  const char* end_;
-  bool is_text_ = false;
-  bool is_escaped_ = false;
-};
-
-/// Builds a header of the events of a JSON parser; says what is wrong at the first event that does
-/// not fit. Unknown fields of a tensor are passed over.
+/// Builds a header of the events of a JSON parser, and of the texts that it did not see; says what
+/// is wrong at the first event that does not fit. Unknown fields of a tensor are passed over.
 class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
  public:
-  explicit HeaderReader(SafetensorsHeader& header) : header_(header) {}
+  HeaderReader(const HeaderText& text, SafetensorsHeader& header) : text_(text), header_(header) {}
 
   const std::string& problem() const { return problem_; }
 
@@ -182,14 +109,15 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     return value("a number");
   }
   bool number_float(double /*value*/, const std::string& text) override { return value(text); }
-  bool string(std::string& text) override {
+  bool string(std::string& /*nothing*/) override {
+    const std::string& text = text_.text();
     if (depth_ == 2 && place_ == Place::metadata) {
       header_.metadata[field_] = text;
       return true;
     }
     if (depth_ == 2 && place_ == Place::dtype) {
       const auto dtype = find_dtype(text);
-      if (!dtype) return refuse("has the unknown type '" + text + "'");
+      if (!dtype) return refuse("has the unknown type " + in_quotes(text));
       tensor_.dtype = *dtype;
       return true;
     }
@@ -202,7 +130,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     if (depth_ == 1 || (depth_ == 2 && place_ != Place::skipped)) return true;
     return place_ == Place::skipped || value("an object");
   }
-  bool key(std::string& name) override {
+  bool key(std::string& /*nothing*/) override {
+    const std::string& name = text_.text();
     if (depth_ == 1) {
       place_ = name == "__metadata__" ? Place::metadata : Place::tensor;
       tensor_ = {name, Dtype::f32, {}, 0, 0};
@@ -216,7 +145,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       if (place_ == Place::metadata) return true;
       place_ = place_of(field_);
       if (place_ != Place::skipped && std::exchange(field(place_), true)) {
-        return refuse("has two fields '" + field_ + "'");
+        return refuse("has two fields " + in_quotes(field_));
       }
     }
     return true;
@@ -247,7 +176,10 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
   bool parse_error(std::size_t /*position*/, const std::string& /*token*/,
                    const nlohmann::json::exception& error) override {
-    problem_ = error.what();
+    const std::string what = error.what();  // with a place in what it saw, up to a colon
+    const std::size_t colon = what.find(": ");
+    problem_ = "before byte " + std::to_string(text_.position()) + ", " +
+               (colon == std::string::npos ? what : what.substr(colon + 2));
     return false;
   }
 
@@ -267,15 +199,16 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool value(const std::string& found) {
     if (depth_ >= 2 && place_ == Place::skipped) return true;
     if (place_ == Place::none) return refuse("must be an object, found " + found);
-    return refuse((depth_ >= 2 ? "'" + field_ + "' must not be " : "must not be ") + found);
+    return refuse((depth_ >= 2 ? in_quotes(field_) + " must not be " : "must not be ") + found);
   }
   bool refuse(const std::string& what) {
-    problem_ = place_ == Place::none ? "it " + what : "'" + tensor_.name + "' " + what;
+    problem_ = place_ == Place::none ? "it " + what : in_quotes(tensor_.name) + ' ' + what;
     return false;
   }
   /// Whether the tensor has its type, its shape, or its offsets.
   bool& field(Place place) { return fields_[static_cast<std::size_t>(place)]; }
 
+  const HeaderText& text_;
   SafetensorsHeader& header_;
   std::string problem_;
   int depth_ = 0;
@@ -290,7 +223,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 /// Bytes of a tensor of this type and shape. @throws SafetensorsError
 inline std::uint64_t byte_count(const TensorInfo& tensor, const std::string& where) {
   const auto refuse = [&](SafetensorsFault fault, const char* what) {
-    throw SafetensorsError(fault, where + "'" + tensor.name + "' " + what);
+    throw SafetensorsError(fault, where + in_quotes(tensor.name) + ' ' + what);
   };
   std::uint64_t count = 1;
   for (const std::uint64_t size : tensor.shape) {
@@ -322,7 +255,7 @@ inline void sort_tensors(SafetensorsHeader& header, const std::string& where) {
       [&](std::size_t a, std::size_t b) { return tensors[a].name == tensors[b].name; });
   if (twice == by_name.end()) return;
   throw SafetensorsError(SafetensorsFault::duplicate_name,
-                         where + "there are two called '" + tensors[*twice].name + "'");
+                         where + "there are two called " + in_quotes(tensors[*twice].name));
 }
 
 /// Checks that the tensors, sorted by their places, follow each other without a gap.
@@ -333,7 +266,7 @@ inline std::uint64_t check_tensors(const std::deque<TensorInfo>& tensors,
   for (const TensorInfo& tensor : tensors) {
     if (tensor.begin != at || tensor.end < tensor.begin) {
       throw SafetensorsError(SafetensorsFault::invalid_offset,
-                             where + "'" + tensor.name + "' has the offsets " +
+                             where + in_quotes(tensor.name) + " has the offsets " +
                                  std::to_string(tensor.begin) + " and " +
                                  std::to_string(tensor.end) + ", expected to begin at " +
                                  std::to_string(at));
@@ -341,7 +274,7 @@ inline std::uint64_t check_tensors(const std::deque<TensorInfo>& tensors,
     const std::uint64_t bytes = byte_count(tensor, where);
     if (tensor.end - tensor.begin != bytes) {
       throw SafetensorsError(SafetensorsFault::tensor_invalid_info,
-                             where + "'" + tensor.name + "' has " +
+                             where + in_quotes(tensor.name) + " has " +
                                  std::to_string(tensor.end - tensor.begin) +
                                  " bytes, its shape and type need " + std::to_string(bytes));
     }
@@ -376,15 +309,14 @@ inline SafetensorsHeader read_safetensors_header(std::span<const std::byte> file
   require(detail::is_utf8(text), SafetensorsFault::invalid_header, "the header is not UTF-8");
 
   SafetensorsHeader header;
-  detail::HeaderReader reader(header);
+  detail::HeaderText characters(text);
+  detail::HeaderReader reader(characters, header);
   constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";  // which the parser would pass over
   require(text.substr(0, 3) != byte_order_mark, SafetensorsFault::invalid_header_deserialization,
           "the header begins with a mark");
   require(text.find('\0') == std::string_view::npos,  // which ends a text for the parser
           SafetensorsFault::invalid_header_deserialization, "the header has a zero byte");
-  const char* end = text.data() + text.size();
-  const bool valid = nlohmann::json::sax_parse(detail::HeaderText(text.data(), end),
-                                               detail::HeaderText(end, end), &reader);
+  const bool valid = nlohmann::json::sax_parse(characters.begin(), characters.end(), &reader);
   require(valid, SafetensorsFault::invalid_header_deserialization,
           "the header is damaged: " + reader.problem());
 
