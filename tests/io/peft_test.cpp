@@ -620,3 +620,20 @@ TEST_CASE("a saving that was killed between its moves is finished by who loads, 
       test::same_bits(loraplus::predict(loaded.network, probe), loraplus::predict(second, probe)));
   CHECK(std::distance(fs::directory_iterator(folder), {}) == 2);
 }
+
+TEST_CASE("no initialisation is told with which PEFT refuses the adapter, or warns") {
+  const fs::path folder = test::fresh_folder("peft_initialization");
+  const auto saved = [&](const AdaptOptions& options, const std::string& initialization) {
+    loraplus::PeftConfig config;
+    config.init_lora_weights = initialization;
+    save_peft(folder, trained_network(options), config);
+    return read_config(folder).at("init_lora_weights");
+  };
+  const AdaptOptions even = {.lora = {.rank = 4}}, odd = {.lora = {.rank = 3}};
+  const AdaptOptions with_bias = {.lora = {.rank = 4, .lora_bias = true}};
+  CHECK(saved(even, "gaussian") == "gaussian");
+  CHECK(saved(with_bias, "gaussian") == true);
+  CHECK(saved(even, "eva") == true);
+  CHECK(saved(even, "orthogonal") == "orthogonal");
+  CHECK(saved(odd, "orthogonal") == true);
+}

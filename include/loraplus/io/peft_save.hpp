@@ -153,8 +153,16 @@ inline void describe_ranks(const std::vector<AdapterFacts>& adapters, PeftConfig
   }
 }
 
-/// What is one for all adapters in PEFT: DoRA, whether B has a bias, and dropout, of which the
-/// largest is told.
+/// Whether PEFT, which initialises the factors before it loads them, can do so by this name: there
+/// is none for lora_bias, "eva" needs a configuration of its own, "orthogonal" even ranks.
+inline bool can_initialize(const std::string& name, const std::vector<AdapterFacts>& adapters) {
+  return std::none_of(adapters.begin(), adapters.end(), [&](const AdapterFacts& adapter) {
+    return adapter.lora_bias || name == "eva" || (name == "orthogonal" && adapter.rank % 2 != 0);
+  });
+}
+
+/// What is one for all adapters in PEFT: DoRA, whether B has a bias, dropout, of which the largest
+/// is told, and the initialisation, of which no more is told than PEFT can do.
 /// @throws ArgumentError that names two which differ
 inline void describe_kind(const std::vector<AdapterFacts>& adapters, PeftConfig& config) {
   const AdapterFacts& first = adapters[0];
@@ -172,6 +180,8 @@ inline void describe_kind(const std::vector<AdapterFacts>& adapters, PeftConfig&
   }
   config.use_dora = first.dora;
   config.lora_bias = first.lora_bias;
+  const auto* name = std::get_if<std::string>(&config.init_lora_weights);
+  if (name != nullptr && !can_initialize(*name, adapters)) config.init_lora_weights = true;
 }
 
 /// The smallest mode in which all biases are trained that are.
@@ -272,7 +282,8 @@ inline PeftConfig base_config(const SavePeftOptions& options) {
 /// old adapter or the new one, never one's tensors with the other's configuration.
 /// @param base the configuration that the adapter was loaded with: what the network does not know
 /// (base_model_name_or_path, task_type, init_lora_weights, use_rslora, fan_in_fan_out) is taken
-/// from it, and modules, ranks and alphas in its words where these still say what the network is
+/// from it, and modules, ranks and alphas in its words where these still say what the network is;
+/// an init_lora_weights with which PEFT would not load the adapter is written as true
 /// @throws ArgumentError if the network has no adapter, or PEFT cannot tell an adapted layer from
 /// one that is trained in full; FileError
 template <FrozenWeight Weight, std::same_as<PeftConfig> Config>  // so {...} are SavePeftOptions
