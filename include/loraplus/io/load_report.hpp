@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace loraplus {
@@ -11,6 +13,14 @@ struct LoadReport {
   std::vector<std::string> used = {};        ///< tensors of the file that were taken
   std::vector<std::string> missing = {};     ///< wanted, and not in the file
   std::vector<std::string> unexpected = {};  ///< in the file, and not wanted
+
+  /// Reports what of the names in a file was not used.
+  void report_unused(const std::vector<std::string>& names) {
+    const std::set<std::string_view> taken(used.begin(), used.end());
+    for (const std::string& name : names) {
+      if (!taken.contains(name)) unexpected.push_back(name);
+    }
+  }
 
   bool complete() const { return missing.empty() && unexpected.empty(); }
 

@@ -93,11 +93,7 @@ class PeftTensors {
   }
 
   LoadReport finish() {
-    for (const std::string& name : file_.names()) {
-      if (std::find(report_.used.begin(), report_.used.end(), name) == report_.used.end()) {
-        report_.unexpected.push_back(name);
-      }
-    }
+    report_.report_unused(file_.names());
     return std::move(report_);
   }
 

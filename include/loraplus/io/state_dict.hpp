@@ -97,11 +97,7 @@ Loaded<Network> load_stages(const Safetensors& file, const MlpLayout& layout, Ma
     stages.push_back(
         {module, make(weight, bias), is_last ? Activation::identity : layout.activation});
   }
-  for (const std::string& name : file.names()) {
-    if (std::find(report.used.begin(), report.used.end(), name) == report.used.end()) {
-      report.unexpected.push_back(name);
-    }
-  }
+  report.report_unused(file.names());
   if (!layout.allow_unused && !report.unexpected.empty()) {
     throw FileError(file.name() + " has tensors that no linear layer uses, " + report.problems());
   }

@@ -5,8 +5,10 @@
 #include <loraplus/nn/activation.hpp>
 #include <loraplus/nn/layer.hpp>
 #include <loraplus/nn/linear.hpp>
+#include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace loraplus {
@@ -37,12 +39,11 @@ class Mlp {
   /// not take what the one before it gives
   explicit Mlp(std::vector<Stage> stages) : stages_(std::move(stages)) {
     if (stages_.empty()) throw ArgumentError("Mlp: no layers");
+    std::set<std::string_view> names;
     for (std::size_t i = 0; i < stages_.size(); ++i) {
       if (i > 0) require_chained(stages_[i - 1], stages_[i]);
-      for (std::size_t j = 0; j < i; ++j) {
-        if (stages_[i].name == stages_[j].name) {
-          throw ArgumentError("Mlp: two layers are called '" + stages_[i].name + "'");
-        }
+      if (!names.insert(stages_[i].name).second) {
+        throw ArgumentError("Mlp: two layers are called '" + stages_[i].name + "'");
       }
     }
   }
