@@ -234,3 +234,22 @@ TEST_CASE("what does not fit is refused with names and shapes, and no layer is c
       test::contains(test::message_of<loraplus::ArgumentError>([&] { merged_linear.save(folder); }),
                      "groups of outputs"));
 }
+
+// PEFT's tests/test_tuners_utils.py: two linear layers, convolutions and embeddings; "default" is
+// on one of each, "other" of rank 16 on the linear ones.
+TEST_CASE("T29: adapters of layers of every kind have as many parameters as PEFT's") {
+  std::mt19937_64 generator{1};
+  const auto weight = [](Index in) {
+    return SharedWeight<float>(Matrix<float>::Zero(10, in), loraplus::Vector<float>::Zero(10));
+  };
+  const ConvGeometry image{
+      .channels = 3, .height = {.size = 5, .kernel = 3}, .width = {.size = 5, .kernel = 3}};
+  LoraLinear linear(weight(10), {.rank = 8}, generator), other(weight(10), {.rank = 16}, generator);
+  LoraConv conv(weight(27), image, {.rank = 8}, generator);
+  LoraEmbedding embedding(SharedWeight<float>(Matrix<float>::Zero(10, 10)), {.rank = 8}, generator);
+  const Index trained =
+      parameter_count(linear) + parameter_count(conv) + parameter_count(embedding);
+  CHECK(trained == 616);
+  const Index base = 2 * (10 * 10 + 10) + 2 * (10 * 27 + 10) + 2 * 10 * 10;
+  CHECK(base + trained + 2 * parameter_count(other) == 2236);
+}
