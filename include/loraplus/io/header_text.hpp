@@ -151,11 +151,9 @@ class HeaderText {
 
   explicit HeaderText(std::string_view header)
       : begin_(header.data()), at_(begin_), end_(begin_ + header.size()) {}
-  HeaderText(const HeaderText&) = delete;
-  HeaderText& operator=(const HeaderText&) = delete;
 
   Iterator begin() { return Iterator(this); }
-  Iterator end() { return Iterator(nullptr); }
+  static Iterator end() { return Iterator(nullptr); }
 
   /// What the last text holds whose first quote was passed.
   const std::string& text() const { return text_; }

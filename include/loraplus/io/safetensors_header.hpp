@@ -316,7 +316,8 @@ inline SafetensorsHeader read_safetensors_header(std::span<const std::byte> file
           "the header begins with a mark");
   require(text.find('\0') == std::string_view::npos,  // which ends a text for the parser
           SafetensorsFault::invalid_header_deserialization, "the header has a zero byte");
-  const bool valid = nlohmann::json::sax_parse(characters.begin(), characters.end(), &reader);
+  const bool valid =
+      nlohmann::json::sax_parse(characters.begin(), detail::HeaderText::end(), &reader);
   require(valid, SafetensorsFault::invalid_header_deserialization,
           "the header is damaged: " + reader.problem());
 
