@@ -256,6 +256,59 @@ TEST_CASE("LoRA-GA by hand: which components of the gradient go to which factor"
   CHECK(test::relative_distance(alternating.b.cwiseAbs(), columns(0, 4, 2, 2)) < 1e-14);
 }
 
+// PEFT's "random" gives A and B the same r components, and so the first step r directions of 2 r.
+TEST_CASE("LoRA-GA's random direction deals 2 r components out to A and B, each to one") {
+  const auto w = test::random_matrix<double>(5, 6, 1);
+  std::mt19937_64 generator{1};
+  std::vector<Index> of_a(4, 0);
+  for (int draw = 0; draw < 200; ++draw) {
+    const auto made =
+        lora_ga(w, axis_gradient(5, 6), 2, 1,
+                {.direction = LoraGaDirection::random, .scale = LoraGaScale::unit}, generator);
+    Vector<double> shares = Vector<double>::Zero(6);  // of each axis in A and B
+    for (Index k = 0; k < 2; ++k) {
+      Index in_a = 0, in_b = 0;
+      CHECK(made.a.row(k).cwiseAbs().maxCoeff(&in_a) == Approx(1));
+      const double s = made.b.col(k).cwiseAbs().maxCoeff(&in_b);
+      CHECK(s == Approx(4.0 - static_cast<double>(in_b)));
+      CHECK(made.a.row(k).norm() == Approx(1));
+      CHECK(made.b.col(k).norm() == Approx(s));
+      shares(in_a) += 1;
+      shares(in_b) += 1;
+      ++of_a[static_cast<std::size_t>(in_a)];
+    }
+    CHECK(shares == Vector<double>{{1, 1, 1, 1, 0, 0}});
+  }
+  for (const Index count : of_a) {
+    CHECK(std::abs(static_cast<double>(count) - 100) < 35);  // five standard deviations
+  }
+}
+
+TEST_CASE("LoRA-GA's random direction is the generator's, and scales by the largest of B") {
+  const auto w = test::random_matrix<double>(9, 8, 1),
+             gradient = test::random_matrix<double>(9, 8, 2);
+  const loraplus::LoraGaOptions options{.direction = LoraGaDirection::random,
+                                        .scale = LoraGaScale::weight_svd};
+  const auto made = [&](unsigned seed) {
+    std::mt19937_64 generator{seed};
+    return lora_ga(w, gradient, 4, 2, options, generator);
+  };
+  const auto first = made(1);
+  CHECK(test::same_bits(made(1).a, first.a));
+  CHECK(test::same_bits(made(1).b, first.b));
+  CHECK_FALSE(test::same_bits(made(2).a, first.a));
+  require_same_sum(w, first);
+  const double largest = Eigen::JacobiSVD<Matrix<double>>(w).singularValues()(0);
+  for (unsigned seed = 1; seed < 9; ++seed) {  // the largest of B stands first in some only
+    CHECK(made(seed).b.colwise().norm().maxCoeff() == Approx(largest).epsilon(1e-12));
+  }
+  CHECK(test::message_of<ArgumentError>([&] { lora_ga(w, gradient, 4, 2, options); }) ==
+        "lora_ga: the direction `random` needs a generator");
+  std::mt19937_64 unused{1};
+  CHECK(test::same_bits(lora_ga(w, gradient, 4, 2, {}, unused).b, lora_ga(w, gradient, 4, 2).b));
+  CHECK(unused == std::mt19937_64{1});
+}
+
 TEST_CASE("LoRA-GA's scales multiply the factors") {
   const auto w = test::random_matrix<double>(16, 6, 1);
   const auto made = [&](LoraGaScale scale) {

@@ -7,6 +7,10 @@
 
 #include <Eigen/Cholesky>
 #include <loraplus/adapter/initialize.hpp>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
 
 namespace loraplus {
 
@@ -140,6 +144,10 @@ enum class LoraGaDirection {
   arb2r,  ///< A the first r, B the next r: the paper's
   a2rbr,  ///< B the first r, A the next r
   arbr,   ///< B the first, third, ..., A the second, fourth, ...
+  /// A any r of them, B the other r, in whatever order the generator shuffles them. (PEFT gives
+  /// both the same r; the paper's first step follows 2 r components of the gradient only if those
+  /// of A and of B differ, and its own code takes them so.)
+  random,
 };
 
 /// By what the factors are multiplied.
@@ -158,27 +166,32 @@ struct LoraGaOptions {
 
 namespace detail {
 
-/// r components: the one `first`, and every `step`-th after it.
-struct ComponentRange {
-  Index first;
-  Index step;
-};
-
-/// For A, for B.
-inline std::pair<ComponentRange, ComponentRange> loraga_components(LoraGaDirection direction,
-                                                                   Index rank) {
+/// The components of A, then those of B, 2 r in all.
+template <RandomBits... Generator>
+std::vector<Index> loraga_components(LoraGaDirection direction, Index rank,
+                                     Generator&... generator) {
+  std::vector<Index> order(static_cast<std::size_t>(2 * rank));
+  std::iota(order.begin(), order.end(), Index{0});
   switch (direction) {
     case LoraGaDirection::arb2r:
-      return {{0, 1}, {rank, 1}};
+      break;
     case LoraGaDirection::a2rbr:
-      return {{rank, 1}, {0, 1}};
+      std::rotate(order.begin(), order.begin() + rank, order.end());
+      break;
     case LoraGaDirection::arbr:
+      std::stable_partition(order.begin(), order.end(), [](Index i) { return i % 2 == 1; });
+      break;
+    case LoraGaDirection::random:
+      if (sizeof...(Generator) == 0) {
+        throw ArgumentError("lora_ga: the direction `random` needs a generator");
+      }
+      (loraplus::shuffle(std::span<Index>(order), generator), ...);
       break;
   }
-  return {{1, 2}, {0, 2}};
+  return order;
 }
 
-/// Multiplies the factors. @param largest the first singular value of B, or 0 if B is zero
+/// Multiplies the factors. @param largest the largest singular value of B, or 0 if B is zero
 inline void scale_loraga(const LoraGaOptions& options, const Matrix<double>& w, double scaling,
                          double largest, Matrix<double>& a, Matrix<double>& b) {
   switch (options.scale) {
@@ -205,15 +218,18 @@ inline void scale_loraga(const LoraGaOptions& options, const Matrix<double>& w, 
 /// approximates the decomposition; this one is exact. The signs of a component are those of the
 /// SVD; those of A and of B are independent.
 /// @param w out x in @param gradient G, out x in @param rank r, at most min(out, in) / 2
-/// @param scaling s
+/// @param scaling s @param generator none, or one for LoraGaDirection::random
 /// @throws ShapeError if the gradient has not the shape of w
-/// @throws ArgumentError if the rank, the scaling or an option is out of its range
+/// @throws ArgumentError if the rank, the scaling or an option is out of its range, or a generator
+///   is needed
 /// @throws NonFiniteError if a coefficient of w or of the gradient is a NaN or an infinity
-template <typename Derived, typename DerivedGradient>
+template <typename Derived, typename DerivedGradient, RandomBits... Generator>
 Factors<typename Derived::Scalar> lora_ga(const Eigen::MatrixBase<Derived>& w,
                                           const Eigen::MatrixBase<DerivedGradient>& gradient,
                                           Index rank, double scaling,
-                                          const LoraGaOptions& options = {}) {
+                                          const LoraGaOptions& options = {},
+                                          Generator&... generator) requires(sizeof...(Generator) <=
+                                                                            1) {
   require_shape("lora_ga", "the gradient", gradient, w.rows(), w.cols());
   detail::require_rank(
       "lora_ga", rank, std::min(w.rows(), w.cols()) / 2,
@@ -223,14 +239,14 @@ Factors<typename Derived::Scalar> lora_ga(const Eigen::MatrixBase<Derived>& w,
                    "stable_gamma must be positive and finite", options.stable_gamma);
   const Matrix<double> weight = detail::finite_in_double("lora_ga", "the weight", w);
   const auto svd = detail::thin_svd(detail::finite_in_double("lora_ga", "the gradient", gradient));
-  const auto [of_a, of_b] = detail::loraga_components(options.direction, rank);
-  const auto from_a = Eigen::seqN(of_a.first, rank, of_a.step);
-  const auto from_b = Eigen::seqN(of_b.first, rank, of_b.step);
-  const Vector<double> s_b = svd.s(from_b);
-  Matrix<double> a = svd.v(Eigen::seqN(0, w.cols()), from_a).eval().transpose();
-  Matrix<double> b = svd.u(Eigen::seqN(0, w.rows()), from_b);
+  const auto order = detail::loraga_components(options.direction, rank, generator...);
+  const std::vector<Index> of_a(order.begin(), order.begin() + rank);
+  const std::vector<Index> of_b(order.begin() + rank, order.end());
+  const Vector<double> s_b = svd.s(of_b);
+  Matrix<double> a = svd.v(Eigen::seqN(0, w.cols()), of_a).eval().transpose();
+  Matrix<double> b = svd.u(Eigen::seqN(0, w.rows()), of_b);
   b *= s_b.asDiagonal();
-  detail::scale_loraga(options, weight, scaling, s_b(0), a, b);
+  detail::scale_loraga(options, weight, scaling, s_b.maxCoeff(), a, b);
   return detail::rounded_factors<typename Derived::Scalar>(a, b, scaling);
 }
 
