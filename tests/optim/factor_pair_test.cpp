@@ -42,14 +42,17 @@ struct Factors {
       if (which == 'w') visit(Parameter<double>("w", Role::weight, other, other_gradient));
       if (which == 'A') visit(Parameter<double>("y.lora_A", Role::lora_a, other, other_gradient));
       if (which == 'B') visit(Parameter<double>("y.lora_B", Role::lora_b, a, a_gradient));
+      if (which == 'e') visit(Parameter<double>("e.lora_A", Role::embedding, a, a_gradient));
+      if (which == 'f') visit(Parameter<double>("e.lora_B", Role::embedding, b, b_gradient));
     }
   }
 };
 
-std::string refusal(const std::string& order) {
+template <typename Rule = Riemannian<Sgd>>
+std::string refusal(const std::string& order, const Rule& rule = {}) {
   Factors model;
   model.order = order;
-  return test::message_of<ArgumentError>([&] { Optimizer(Riemannian{Sgd{}}, model); });
+  return test::message_of<ArgumentError>([&] { Optimizer(rule, model); });
 }
 
 }  // namespace
@@ -109,6 +112,23 @@ TEST_CASE("a rule for pairs refuses a model that shows none, or others than it r
   CHECK(refusal("aB").find("'y.lora_B' must follow an A of its rank") != std::string::npos);
 }
 
+TEST_CASE("the factors of an embedding are a pair by their order, for a rule that sees them") {
+  using loraplus::LoraFa;
+  const LoraFa<Sgd> rule{Sgd{.learning_rate = 0.1}};
+  for (const char* order : {"ef", "abef", "efab", "wefw"}) {
+    CAPTURE(order);
+    Factors model;
+    model.order = order;
+    Optimizer optimizer(rule, model);
+    CHECK(optimizer.step(model));
+  }
+  CHECK(refusal("e", rule).find("no B") != std::string::npos);
+  CHECK(refusal("fe", rule).find("'e.lora_B' must be row-major") != std::string::npos);
+  CHECK(refusal("ewf", rule).find("'w' stands between") != std::string::npos);
+  CHECK(refusal("eaf", rule).find("'x.lora_A' follows another A") != std::string::npos);
+  CHECK(refusal("ef").find("the model has none") != std::string::npos);  // Riemannian does not
+}
+
 TEST_CASE("a factor that is not finite is named and changes nothing") {
   Factors model;
   Optimizer optimizer(Riemannian{Sgd{}}, model);
@@ -126,7 +146,11 @@ TEST_CASE("the rules for pairs say so, and what they leave as it is") {
   STATIC_REQUIRE(loraplus::PairRule<Riemannian<Sgd>>);
   STATIC_REQUIRE(loraplus::PairRule<LoraFa<loraplus::AdamW>>);
   STATIC_REQUIRE_FALSE(loraplus::PairRule<Sgd>);
-  STATIC_REQUIRE(loraplus::detail::freezes<LoraFa<Sgd>>(Role::lora_a));
-  STATIC_REQUIRE_FALSE(loraplus::detail::freezes<LoraFa<Sgd>>(Role::lora_b));
-  STATIC_REQUIRE_FALSE(loraplus::detail::freezes<Riemannian<Sgd>>(Role::lora_a));
+  using loraplus::FactorKind;
+  STATIC_REQUIRE(loraplus::detail::freezes<LoraFa<Sgd>>(FactorKind::a));
+  STATIC_REQUIRE_FALSE(loraplus::detail::freezes<LoraFa<Sgd>>(FactorKind::b));
+  STATIC_REQUIRE_FALSE(loraplus::detail::freezes<LoraFa<Sgd>>(FactorKind::none));
+  STATIC_REQUIRE_FALSE(loraplus::detail::freezes<Riemannian<Sgd>>(FactorKind::a));
+  STATIC_REQUIRE(loraplus::detail::pairs_embeddings<LoraFa<Sgd>>());
+  STATIC_REQUIRE_FALSE(loraplus::detail::pairs_embeddings<Riemannian<Sgd>>());
 }

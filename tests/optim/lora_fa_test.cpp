@@ -1,4 +1,5 @@
 #include <Eigen/LU>
+#include <loraplus/adapter/lora_embedding.hpp>
 #include <loraplus/adapter/lora_linear.hpp>
 #include <loraplus/nn/adapt.hpp>
 #include <loraplus/nn/sequential.hpp>
@@ -6,6 +7,7 @@
 #include <loraplus/optim/lora_fa.hpp>
 #include <loraplus/optim/lora_plus.hpp>
 #include <loraplus/optim/optimizer.hpp>
+#include <loraplus/optim/riemannian.hpp>
 #include <loraplus/optim/sgd.hpp>
 #include <loraplus/train/training_step.hpp>
 
@@ -158,4 +160,119 @@ TEST_CASE(
   CHECK(test::relative_distance(layer.factors().b(), expected) < 1e-12);
   CHECK(test::relative_distance(layer.magnitude()->values(), m) < 1e-14);
   CHECK(test::same_bits(layer.factors().a(), a));
+}
+
+namespace {
+
+/// An embedding and a linear layer, with DoRA or without.
+struct WordModel {
+  using Scalar = double;
+
+  loraplus::LoraEmbedding<SharedWeight<double>> words;
+  LoraLinear<SharedWeight<double>> layer;
+  std::vector<Index> tokens{3, 0, 5, 3};
+
+  explicit WordModel(const loraplus::LoraOptions& of_words) : WordModel(of_words, {}) {}
+
+  template <typename Visitor>
+  void visit_parameters(Visitor&& visit) {
+    visit_part("words", words, visit);
+    visit_part("layer", layer, visit);
+  }
+
+  /// The gradients of both layers by themselves.
+  void backward() {
+    auto cache = words.make_cache(4);
+    Matrix<double> y(5, 4);
+    words.forward(tokens, y, cache);
+    words.backward(tokens, test::random_matrix<double>(5, 4, 4), cache);
+    auto other = layer.make_cache(4);
+    Matrix<double> out(3, 4);
+    layer.forward(y, out, other);
+    layer.backward(y, test::random_matrix<double>(3, 4, 6), other);
+  }
+
+ private:
+  WordModel(const loraplus::LoraOptions& of_words, std::mt19937_64 generator)
+      : words(SharedWeight<double>(test::random_matrix<double>(5, 6, 1)), of_words, generator),
+        layer(SharedWeight<double>(test::random_matrix<double>(3, 5, 2)),
+              {.rank = 3, .alpha = 6, .initialization = loraplus::Initialization::both_uniform},
+              generator) {}
+};
+
+constexpr auto both_drawn = loraplus::Initialization::both_uniform;
+
+}  // namespace
+
+TEST_CASE("O9: LoRA-FA steps on the adapter of an embedding, by its own scaling") {
+  for (const bool dora : {false, true}) {
+    for (const auto scaling : {loraplus::Scaling::standard, loraplus::Scaling::rank_stabilized}) {
+      WordModel model(
+          {.rank = 2, .alpha = 3, .scaling = scaling, .initialization = both_drawn, .dora = dora});
+      const double s = model.words.scaling();
+      CHECK(s == 3 / (scaling == loraplus::Scaling::standard ? 2.0 : std::sqrt(2.0)));
+      Optimizer optimizer(LoraFa{Sgd{.learning_rate = 0.1}}, model);
+      CHECK(optimizer.state_bytes() == 0);
+      model.backward();
+      const RowMajorMatrix<double> a = model.words.factors().a(),
+                                   other_a = model.layer.factors().a();
+      // By hand: gB (A A' + d I)^-1 / s^2.
+      const auto stepped = [](const loraplus::LowRank<double>& f) -> Matrix<double> {
+        const Matrix<double> gram = f.a() * f.a().transpose();
+        const double square = f.scaling() * f.scaling();
+        return f.b() - 0.1 / square * f.b_gradient() * gram.inverse();
+      };
+      const Matrix<double> b = stepped(model.words.factors()),
+                           other_b = stepped(model.layer.factors());
+      optimizer.step(model);
+      CHECK(test::relative_distance(model.words.factors().b(), b) < 1e-6);  // without d
+      CHECK(test::relative_distance(model.layer.factors().b(), other_b) < 1e-6);
+      CHECK(test::same_bits(model.words.factors().a(), a));
+      CHECK(test::same_bits(model.layer.factors().a(), other_a));
+      CHECK(model.words.factors().a_gradient().isZero(0));
+    }
+  }
+}
+
+TEST_CASE("O9: LoRA-FA holds no moments for the A of an embedding, and B keeps on learning") {
+  WordModel model({.rank = 2, .alpha = 3, .initialization = both_drawn});
+  loraplus::LoraPlus optimizer(LoraFa{AdamW{.learning_rate = 1e-2}},
+                               {.ratio = 2, .embedding_learning_rate = 1e-2}, model);
+  CHECK(optimizer.state_bytes() == (5 * 2 + 3 * 3) * 2 * sizeof(double));  // of each B two
+  CHECK(optimizer.group_of("words.lora_embedding_B").name == "embedding");
+  const RowMajorMatrix<double> a = model.words.factors().a();
+  const Matrix<double> b = model.words.factors().b();
+  for (int step = 0; step < 5; ++step) {
+    model.backward();
+    optimizer.step(model);
+  }
+  CHECK(test::same_bits(model.words.factors().a(), a));
+  CHECK((model.words.factors().b() - b).cwiseAbs().minCoeff() > 1e-3);
+}
+
+TEST_CASE("LoRA-FA refuses an A of zero, with which nothing would be learned") {
+  WordModel model({.rank = 2});  // A = 0, as embeddings have it
+  const auto message = test::message_of<ArgumentError>([&] { Optimizer(LoraFa{Sgd{}}, model); });
+  CHECK(test::contains(message, "'words.lora_embedding_B' would never learn"));
+  CHECK(test::contains(message, "both_uniform"));
+  std::mt19937_64 generator{1};
+  LoraLinear layer{SharedWeight<double>(test::random_matrix<double>(3, 5, 2)),
+                   {.rank = 2, .initialization = loraplus::Initialization::b_uniform},
+                   generator};
+  CHECK_THROWS_AS(Optimizer(LoraFa{Sgd{}}, layer), ArgumentError);
+}
+
+TEST_CASE("Riemannian leaves the adapter of an embedding to its rule, as PEFT") {
+  const auto trained = [](const auto& rule) {
+    WordModel model({.rank = 2, .alpha = 3, .initialization = both_drawn});
+    Optimizer optimizer(rule, model);
+    model.backward();
+    optimizer.step(model);
+    return model;
+  };
+  const Sgd sgd{.learning_rate = 0.1};
+  const auto plain = trained(sgd), scaled = trained(loraplus::Riemannian{sgd, 1e-2});
+  CHECK(test::same_bits(scaled.words.factors().a(), plain.words.factors().a()));
+  CHECK(test::same_bits(scaled.words.factors().b(), plain.words.factors().b()));
+  CHECK_FALSE(test::same_bits(scaled.layer.factors().b(), plain.layer.factors().b()));
 }

@@ -81,17 +81,45 @@ concept PairRule = UpdateRule<Rule> &&
   { rule.precondition(pair, solver) } -> std::same_as<bool>;
 };
 
+/// Which factor of an adapter a parameter is.
+enum class FactorKind { none, a, b };
+
 namespace detail {
 
-/// Whether the rule leaves parameters of this role as they are: its static freezes(Role), if it has
-/// one.
+/// Whether the rule leaves such a factor as it is: its static freezes(FactorKind), if it has one.
 template <typename Rule>
-constexpr bool freezes(Role role) {
-  if constexpr (requires { Rule::freezes(role); }) {
-    return Rule::freezes(role);
+constexpr bool freezes(FactorKind factor) {
+  if constexpr (requires { Rule::freezes(factor); }) {
+    return Rule::freezes(factor);
   }
   return false;
 }
+
+/// Whether the rule sees the pairs of embeddings, too: its static pairs_embeddings, if it has one.
+template <typename Rule>
+constexpr bool pairs_embeddings() {
+  if constexpr (requires { Rule::pairs_embeddings; }) {
+    return Rule::pairs_embeddings;
+  }
+  return false;
+}
+
+/// Tells the factors that a rule sees from a model's other parameters, one after the other in
+/// visiting order: those of an embedding have one role, and are A and B by turns.
+template <typename Rule>
+class FactorOrder {
+ public:
+  FactorKind next(Role role) {
+    if (role == Role::lora_a) return FactorKind::a;
+    if (role == Role::lora_b) return FactorKind::b;
+    if (role != Role::embedding || !pairs_embeddings<Rule>()) return FactorKind::none;
+    is_embedding_b_ = !is_embedding_b_;
+    return is_embedding_b_ ? FactorKind::a : FactorKind::b;
+  }
+
+ private:
+  bool is_embedding_b_ = false;  // the next one
+};
 
 }  // namespace detail
 

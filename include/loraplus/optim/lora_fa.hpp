@@ -12,12 +12,16 @@ namespace loraplus {
 ///     gB = 1 / s^2 gB (A A' + d I)^-1        d: regularization
 ///
 /// and then the rule. Biases and other parameters follow the rule alone. A must be the random
-/// factor: with A = 0 nothing would ever be learned. The gradient of A is still computed.
+/// factor: with A = 0 nothing would ever be learned, so an optimizer refuses it. The adapter of an
+/// embedding is a pair as any other, but begins with A = 0 unless both factors are drawn
+/// (Initialization::both_uniform); there PEFT takes steps that move nothing. The gradient of A is
+/// still computed.
 template <UpdateRule Rule>
 struct LoraFa : Rule {
   double regularization = 1e-8;
 
-  static constexpr bool freezes(Role role) { return role == Role::lora_a; }
+  static constexpr bool pairs_embeddings = true;
+  static constexpr bool freezes(FactorKind factor) { return factor == FactorKind::a; }
 
   static std::string name() { return "LoraFa " + Rule::name(); }
 

@@ -48,7 +48,8 @@ class Optimizer {
  public:
   /// One group, "all", with the learning rate and the weight decay of the rule.
   /// @throws ArgumentError for a setting out of its range, an override that matches nothing, or a
-  /// rule for pairs of factors (PairRule) and a model that has none or does not show them as pairs
+  /// rule for pairs of factors (PairRule) and a model that has none, does not show them as pairs,
+  /// or has a factor of zero that the rule leaves so
   template <HasParameters Model>
   Optimizer(const Rule& rule, Model& model, OptimizerOptions options = {})
       : Optimizer(
@@ -74,7 +75,7 @@ class Optimizer {
     std::size_t index = 0;
     model.visit_parameters([&](Parameter<Scalar> parameter) {
       Slot& slot = slots_[index++];
-      if (detail::freezes<Rule>(slot.role)) {
+      if (slot.frozen) {
         parameter.gradient.setZero();
         return;
       }
@@ -147,9 +148,11 @@ class Optimizer {
     static_assert(std::is_same_v<typename Model::Scalar, Scalar>,
                   "loraplus: the optimizer and the model have different scalar types");
     validate();
+    detail::FactorOrder<Rule> order;
     model.visit_parameters([&](const Parameter<Scalar>& parameter) {
-      const Index moments = detail::freezes<Rule>(parameter.role) ? 0 : rule_.state_count();
-      slots_.push_back({parameter.name.str(), parameter.role,
+      const bool frozen = detail::freezes<Rule>(order.next(parameter.role));
+      const Index moments = frozen ? 0 : rule_.state_count();
+      slots_.push_back({parameter.name.str(), parameter.role, frozen,
                         choose(parameter.role, parameter.is_vector),
                         OptimizerState<Scalar>::Zero(parameter.size(), moments)});
     });
@@ -166,6 +169,7 @@ class Optimizer {
   struct Slot {
     std::string name;
     Role role = Role::weight;
+    bool frozen = false;  // by the rule
     std::size_t group = 0;
     OptimizerState<Scalar> state;  // size of the parameter x state_count
   };
@@ -277,12 +281,14 @@ class Optimizer {
     const auto require = [](bool valid, const Parameter<Scalar>& factor, const char* what) {
       if (!valid) throw ArgumentError("Optimizer: '" + factor.name.str() + "' " + what);
     };
+    detail::FactorOrder<Rule> order;
     model.visit_parameters([&](Parameter<Scalar> p) {
-      if (p.role == Role::lora_a) {
+      const FactorKind factor = order.next(p.role);
+      if (factor == FactorKind::a) {
         require(!a, p, "follows another A: a B must follow each");
         require(p.is_row_major || p.rows <= 1 || p.cols <= 1, p, "must be row-major, r x in");
         a.emplace(p);
-      } else if (p.role == Role::lora_b) {
+      } else if (factor == FactorKind::b) {
         require(a && a->rows == p.cols, p, "must follow an A of its rank");
         require(!p.is_row_major || p.rows <= 1 || p.cols <= 1, p, "must be column-major, out x r");
         FactorPair<Scalar> pair{{a->value.data(), a->rows, a->cols},
@@ -299,12 +305,17 @@ class Optimizer {
     if (a) throw ArgumentError("Optimizer: the last A of the model has no B");
   }
 
-  /// @throws ArgumentError if there are no pairs
+  /// @throws ArgumentError if there are no pairs, or nothing would ever be learned in one
   template <typename Model>
   static Index largest_rank(Model& model) {
     Index rank = 0;
-    visit_pairs(model, [&](const FactorPair<Scalar>& pair, const QualifiedName& /*name*/) {
+    visit_pairs(model, [&](const FactorPair<Scalar>& pair, const QualifiedName& name) {
       rank = std::max(rank, pair.a.rows());
+      if (detail::freezes<Rule>(FactorKind::a) && pair.a.isZero(0)) {
+        throw ArgumentError("Optimizer: '" + name.str() +
+                            "' would never learn, for its A is zero and the rule leaves it so; A "
+                            "must be drawn (an embedding's is with Initialization::both_uniform)");
+      }
     });
     if (rank == 0) {
       throw ArgumentError(

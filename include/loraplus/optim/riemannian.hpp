@@ -12,9 +12,10 @@ namespace loraplus {
 ///     gA = (B'B + d I)^-1 gA,  gB = gB (A A' + d I)^-1        d: regularization
 ///
 /// and then the rule. One learning rate serves both factors at every width. Parameters that are no
-/// factors of an adapter follow the rule alone. With A = 0 or B = 0 at the start the other factor's
-/// gradient, which is 0 then, is divided by d: no harm, but the first steps after it are large
-/// under SGD. PEFT calls d `reg`; d = 1e-6 and 1e-2 are both in use.
+/// factors of an adapter follow the rule alone, and so do, as in PEFT, the factors of embeddings.
+/// With A = 0 or B = 0 at the start the other factor's gradient, which is 0 then, is divided by d:
+/// no harm, but the first steps after it are large under SGD. PEFT calls d `reg`; d = 1e-6 and 1e-2
+/// are both in use.
 template <UpdateRule Rule>
 struct Riemannian : Rule {
   double regularization = 1e-6;
