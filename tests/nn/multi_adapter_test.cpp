@@ -1,3 +1,4 @@
+#include <limits>
 #include <loraplus/nn/multi_adapter.hpp>
 #include <loraplus/optim/adam.hpp>
 #include <loraplus/optim/optimizer.hpp>
@@ -45,6 +46,29 @@ Matrix<double> output(const Network& network, const Matrix<double>& x, const Nam
   Matrix<double> y(network.out_features(), x.cols());
   network.forward(x, y, cache);
   return y;
+}
+
+/// Over three layers "a" in all of them, "b" in the last two, "c" in the first: "a" is active.
+MultiAdapterMlp<Weight> network_of_three(const FrozenMlp<Weight>& base, bool dora = false) {
+  MultiAdapterMlp network(base);
+  network.add("a", trained_network(base, {.lora = {.rank = 3, .alpha = 5, .dora = dora}}, 2));
+  network.add(
+      "b", trained_network(base,
+                           {.lora = {.rank = 2, .lora_bias = true}, .targets = {"fc2", "fc3"}}, 3));
+  network.add("c", trained_network(base, {.lora = {.rank = 4}, .targets = {"fc1"}}, 4));
+  return network;
+}
+
+/// Whether each layer has merged those of these adapters that it has.
+bool all_merged(const MultiAdapterMlp<Weight>& network, const Names& names) {
+  for (const auto& stage : network.layers().stages()) {
+    Names here;
+    for (const auto& name : names) {
+      if (stage.layer.contains(name)) here.push_back(name);
+    }
+    if (stage.layer.merged() != here) return false;
+  }
+  return network.merged() == names;
 }
 
 }  // namespace
@@ -205,4 +229,191 @@ TEST_CASE("what no adapter can be is refused with its layer, and nothing is chan
   CHECK_THROWS_AS(network.assign(cache, Names{"b"}), loraplus::ArgumentError);
   CHECK_THROWS_AS(network.assign(cache, Names{"a", "a"}), loraplus::ShapeError);
   CHECK(network.names() == Names{"a"});
+}
+
+TEST_CASE("T7, T10: a merged network equals the unmerged one, and unmerging is exact") {
+  const auto base = frozen_network();
+  const auto x = test::random_matrix<double>(6, 5, 4);
+  for (const bool dora : {false, true}) {
+    auto network = network_of_three(base, dora);
+    network.set_active({"a", "b"});
+    const Matrix<double> together = output(network, x);
+    auto cache = network.make_cache(5);  // one for all that follows
+    Matrix<double> y(3, 5);
+    for (const Names& names : {Names{"a"}, Names{"a", "b"}}) {
+      network.merge(names);
+      CHECK(all_merged(network, names));
+      network.forward(x, y, cache);
+      CHECK(test::relative_distance(y, together) < 1e-13);
+      network.merge(names);  // T8: a second time changes nothing
+      const Matrix<double> again = output(network, x);
+      CHECK(test::same_bits(again, y));
+      network.unmerge();
+      CHECK(all_merged(network, {}));
+      network.forward(x, y, cache);
+      CHECK(test::same_bits(y, together));
+    }
+    network.merge({"a"});
+    network.merge({"b"});  // in addition
+    CHECK(all_merged(network, {"a", "b"}));
+    CHECK(test::relative_distance(output(network, x), together) < 1e-13);
+    network.set_enabled(false);
+    CHECK(test::same_bits(output(network, x), predict(base, x)));
+  }
+}
+
+TEST_CASE("K6: in a network merged adapters count beside active ones, and active or not") {
+  const auto base = frozen_network();
+  const auto x = test::random_matrix<double>(6, 5, 4);
+  auto network = network_of_three(base);
+  network.set_active({"a", "c"});
+  const Matrix<double> a_and_c = output(network, x);
+  network.set_active({"a"});
+  const Matrix<double> a = output(network, x);
+  network.merge({"c"});
+  CHECK(test::relative_distance(output(network, x), a_and_c) < 1e-13);
+  CHECK(test::relative_distance(a, a_and_c) > 1e-3);
+  network.set_active({"c", "a"});
+  CHECK(test::relative_distance(output(network, x), a_and_c) < 1e-13);
+  network.set_active({});
+  network.unmerge();
+  CHECK(test::same_bits(output(network, x), predict(base, x)));
+}
+
+TEST_CASE("K7, T9: an adapter that is not finite in the last layer leaves all layers as they are") {
+  const auto base = frozen_network();
+  const auto x = test::random_matrix<double>(6, 5, 4);
+  for (const double bad :
+       {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    auto network = network_of_three(base);
+    auto broken = trained_network(base, {.lora = {.rank = 3}}, 5);
+    broken.visit_parameters([&](auto p) {
+      if (p.name.str() == "fc3.lora_B") p.value(0) = bad;
+    });
+    network.add("broken", broken);
+    network.set_active({"a", "b"});
+    for (const Names& before : {Names{}, Names{"b"}, Names{"c", "b"}}) {
+      if (!before.empty()) network.merge(before);
+      const Matrix<double> y = output(network, x);
+      for (const Names& names : {Names{"broken"}, Names{"a", "broken"}}) {
+        const auto message =
+            test::message_of<loraplus::NonFiniteError>([&] { network.merge(names); });
+        CHECK(test::contains(message, "'fc3'"));
+        CHECK(test::contains(message, "'broken'"));
+        CHECK(all_merged(network, before));
+        CHECK(test::same_bits(output(network, x), y));
+      }
+      network.unmerge();
+    }
+  }
+}
+
+TEST_CASE("K10: what is merged in a network is not changed, and refused by its name") {
+  const auto base = frozen_network();
+  const auto x = test::random_matrix<double>(6, 2, 4);
+  auto network = network_of_three(base);
+  network.merge({"b"});  // which the first layer does not have
+  const Matrix<double> y = output(network, x);
+  const auto other = trained_network(base, {.lora = {.rank = 1}}, 9);
+  auto cache = network.make_cache(2);
+  const auto refusal = [](auto&& change) { return test::message_of<loraplus::StateError>(change); };
+  CHECK(test::contains(refusal([&] { network.replace("b", other); }), "'b' is merged"));
+  CHECK(test::contains(refusal([&] { network.erase("b"); }), "'b' is merged"));
+  CHECK(test::contains(refusal([&] { network.set_scale("b", 2); }), "'b' is merged"));
+  CHECK(test::contains(refusal([&] { network.set_common_scale(2); }), "merged"));
+  CHECK(test::contains(refusal([&] { network.assign(cache, Names{"a", "c"}); }), "'b' is merged"));
+  CHECK_THROWS_AS(network.merge({"a", "nobody"}), loraplus::ArgumentError);
+  CHECK(all_merged(network, {"b"}));
+  CHECK(network.names() == Names{"a", "b", "c"});
+  CHECK(test::same_bits(output(network, x), y));
+  Matrix<double> found(3, 2);
+  network.forward(x, found, cache);  // the refused assignment has left the cache as it was
+  CHECK(test::same_bits(found, y));
+  network.assign(cache, Names{});
+  network.set_common_scale(1);
+  network.replace("a", other);  // the others may change
+  network.set_scale("c", 3);
+  network.erase("c");
+  CHECK(network.names() == Names{"a", "b"});
+  network.unmerge();
+  network.replace("b", other);
+  network.set_common_scale(2);
+  CHECK(test::contains(refusal([&] { network.merge({"b"}); }), "common scale"));
+  CHECK(all_merged(network, {}));
+}
+
+TEST_CASE("K5: with DoRA only the first of the active adapters of a network are merged") {
+  const auto base = frozen_network();
+  const auto x = test::random_matrix<double>(6, 2, 4);
+  auto network = network_of_three(base, true);
+  const auto dora = trained_network(base, {.lora = {.rank = 1, .dora = true}}, 9);
+  network.set_active({"a", "b", "c"});
+  const Matrix<double> y = output(network, x);
+  CHECK_THROWS_AS(network.merge({"b"}), loraplus::StateError);
+  CHECK_THROWS_AS(network.merge({"a", "c"}), loraplus::StateError);
+  CHECK(all_merged(network, {}));
+  network.merge({"a"});
+  CHECK_THROWS_AS(network.set_active({"b", "a"}), loraplus::StateError);
+  CHECK_THROWS_AS(network.set_active({}), loraplus::StateError);
+  CHECK(network.active() == Names{"a", "b", "c"});
+  CHECK(test::relative_distance(output(network, x), y) < 1e-13);
+  network.replace("c", dora);  // which comes after what is merged
+  network.erase("b");
+  CHECK(network.active() == Names{"a", "c"});
+  network.unmerge();
+  network.erase("a");
+  network.add("b", trained_network(base, {.lora = {.rank = 2}}, 3));
+  network.set_active({"b"});
+  network.replace("c", trained_network(base, {.lora = {.rank = 2}}, 4));
+  network.merge({"c"});
+  const Matrix<double> before = output(network, x);
+  CHECK_THROWS_AS(network.replace("b", dora), loraplus::StateError);  // c is not before it
+  network.add("a", dora);
+  CHECK_THROWS_AS(network.erase("b"), loraplus::StateError);  // a would become active
+  CHECK(network.names() == Names{"a", "b", "c"});
+  CHECK(test::same_bits(output(network, x), before));
+}
+
+TEST_CASE("T5, T6: the scale of one adapter of a network, in all of its layers") {
+  const auto base = frozen_network();
+  const auto x = test::random_matrix<double>(6, 4, 4);
+  MultiAdapterMlp network(base);
+  const auto given = trained_network(base, {.lora = {.rank = 3}, .targets = {"fc1", "fc3"}}, 2);
+  // The same with B three times as large.
+  auto tripled = given;
+  tripled.visit_parameters([](auto p) {
+    if (p.role == loraplus::Role::lora_b) p.value *= 3;
+  });
+  network.add("a", given);
+  network.add("b", given);
+  CHECK(network.scale("a") == 1);
+  network.set_scale("a", 2);
+  network.set_scale("a", 3);  // not 6
+  CHECK(network.scale("a") == 3);
+  CHECK(network.scale("b") == 1);
+  CHECK(test::relative_distance(output(network, x), predict(tripled, x)) < 1e-13);
+  CHECK(test::relative_distance(output(network, x, Names(4, "b")), predict(given, x)) < 1e-13);
+  network.merge({"a"});
+  CHECK(test::relative_distance(output(network, x), predict(tripled, x)) < 1e-13);
+  network.unmerge();
+  CHECK(test::relative_distance(predict(network.adapted("a"), x), predict(given, x)) < 1e-13);
+
+  // It stays when the adapter is replaced, in layers that it is new to as well.
+  auto larger = trained_network(base, {.lora = {.rank = 2}, .targets = {"fc2", "fc3"}}, 7);
+  network.replace("a", larger);
+  CHECK(network.scale("a") == 3);
+  larger.visit_parameters([](auto p) {
+    if (p.role == loraplus::Role::lora_b) p.value *= 3;
+  });
+  CHECK(test::relative_distance(output(network, x), predict(larger, x)) < 1e-13);
+
+  const Matrix<double> y = output(network, x);
+  CHECK_THROWS_AS(network.set_scale("a", std::numeric_limits<double>::infinity()),
+                  loraplus::ArgumentError);
+  CHECK_THROWS_AS(network.set_scale("nobody", 1), loraplus::ArgumentError);
+  CHECK_THROWS_AS(network.scale("nobody"), loraplus::ArgumentError);
+  CHECK(test::same_bits(output(network, x), y));
+  network.erase("a");
+  network.add("a", given);
+  CHECK(network.scale("a") == 1);
 }

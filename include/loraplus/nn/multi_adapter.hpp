@@ -5,14 +5,16 @@
 
 #include <loraplus/adapter/lora_set.hpp>
 #include <loraplus/nn/adapt.hpp>
+#include <map>
 #include <mutex>
 
 namespace loraplus {
 
 /// A frozen network with any number of named adapters, each of which reaches over all of its layers
 /// or some. It is a LoraSet for each layer, kept in agreement: an adapter is added, replaced,
-/// erased or activated in all layers at once, and a pass, which may run on many threads at the same
-/// time, sees it in all or in none. Adapters are trained by themselves, as an AdaptedMlp.
+/// erased, activated, scaled or merged in all layers at once, and a pass, which may run on many
+/// threads at the same time, sees it in all or in none. Adapters are trained by themselves, as an
+/// AdaptedMlp.
 template <FrozenWeight Weight>
 class MultiAdapterMlp {
   using Layers = Mlp<LoraSet<Weight>>;
@@ -42,27 +44,37 @@ class MultiAdapterMlp {
     change(name, adapted, false);
   }
 
-  /// The same in the place of the adapter of this name, of whatever ranks and layers.
-  /// @throws as add, and ArgumentError if there is none
+  /// The same in the place of the adapter of this name, of whatever ranks and layers. Its scale
+  /// stays.
+  /// @throws as add, ArgumentError if there is none, StateError if it is merged, or is active, has
+  /// DoRA and comes before merged ones
   void replace(const std::string& name, const AdaptedMlp<Weight>& adapted) {
     change(name, adapted, true);
   }
 
   /// If it is the only active one, the first of those left, by name, becomes active.
-  /// @throws ArgumentError if there is no such adapter
+  /// @throws ArgumentError if there is no such adapter, StateError if it is merged, or the one that
+  /// would become active cannot, see merge; nothing is changed then
   void erase(const std::string& name) {
     const std::lock_guard lock(*mutex_);
-    require_known(name);
-    std::vector<std::string> active = active_;
+    require_not_merged(name);
+    Names active = active_;
     std::erase(active, name);
-    std::erase(names_, name);
-    if (active.empty() && !active_.empty() && !names_.empty()) active = {names_.front()};
+    if (active.empty() && !active_.empty() && scales_.size() > 1) {
+      const auto first = scales_.begin();
+      active = {first->first == name ? std::next(first)->first : first->first};
+    }
+    require_order(active, merged_);
     activate(std::move(active));
-    erase_everywhere(name);  // of layers in which it is not active any more
+    scales_.erase(name);
+    for (auto& stage : layers_.stages()) {
+      if (stage.layer.contains(name)) stage.layer.erase(name);  // it is not active there any more
+    }
   }
 
-  /// A copy of one adapter as a network of its own over the same weights: to be trained on, and
-  /// given back by `replace`, or to be saved. @throws ArgumentError if there is no such adapter
+  /// A copy of one adapter as a network of its own over the same weights, without its scale here:
+  /// to be trained on, and given back by `replace`, or to be saved.
+  /// @throws ArgumentError if there is no such adapter
   AdaptedMlp<Weight> adapted(const std::string& name) const {
     const std::lock_guard lock(*mutex_);
     require_known(name);
@@ -82,7 +94,11 @@ class MultiAdapterMlp {
   /// All adapters, sorted by name.
   std::vector<std::string> names() const {
     const std::lock_guard lock(*mutex_);
-    return names_;
+    Names names;
+    for (const auto& [name, scale] : scales_) {
+      names.push_back(name);
+    }
+    return names;
   }
 
   std::vector<std::string> active() const {
@@ -91,7 +107,8 @@ class MultiAdapterMlp {
   }
 
   /// From the next pass on these are active, in this order; none leaves the frozen network.
-  /// @throws ArgumentError if one is unknown or stands twice; nothing is changed then
+  /// @throws ArgumentError if one is unknown or stands twice, StateError if others are merged and
+  /// the order counts, see merge; nothing is changed then
   void set_active(const std::vector<std::string>& names) {
     const std::lock_guard lock(*mutex_);
     for (auto name = names.begin(); name != names.end(); ++name) {
@@ -100,6 +117,7 @@ class MultiAdapterMlp {
         throw ArgumentError("MultiAdapterMlp: '" + *name + "' cannot be active twice");
       }
     }
+    require_order(names, merged_);
     activate(names);
   }
 
@@ -113,12 +131,73 @@ class MultiAdapterMlp {
   }
 
   double common_scale() const { return layers_.stages()[0].layer.common_scale(); }
-  /// What multiplies the scaling of all adapters. @throws ArgumentError unless it is finite
+  /// What multiplies the scaling of all adapters.
+  /// @throws ArgumentError unless it is finite, StateError if an adapter is merged
   void set_common_scale(double scale) {
     const std::lock_guard lock(*mutex_);
+    if (!merged_.empty() && scale != common_scale()) {
+      throw StateError("MultiAdapterMlp: adapters that are merged cannot be scaled");
+    }
     for (auto& stage : layers_.stages()) {
       stage.layer.set_common_scale(scale);
     }
+  }
+
+  /// What multiplies the scaling of this adapter. @throws ArgumentError if there is none
+  double scale(const std::string& name) const {
+    const std::lock_guard lock(*mutex_);
+    require_known(name);
+    return scales_.at(name);
+  }
+  /// @param scale finite; 1 is that of construction, and it is not cumulative
+  /// @throws ArgumentError, StateError if the adapter is merged
+  void set_scale(const std::string& name, double scale) {
+    const std::lock_guard lock(*mutex_);
+    require_not_merged(name);
+    require_argument(std::isfinite(scale), "MultiAdapterMlp", "a scale must be finite", scale);
+    for (auto& stage : layers_.stages()) {
+      if (stage.layer.contains(name)) stage.layer.set_scale(name, scale);
+    }
+    scales_.at(name) = scale;
+  }
+
+  /// From here on the weights have these adapters in them, in addition to those they have, whether
+  /// active or not; active ones that are not among them are added by each pass. The frozen weights
+  /// are left as they are, so `unmerge` is exact. Passes that begin meanwhile wait.
+  ///
+  /// If any that is active or merged has DoRA, the order counts: then only the first of the active
+  /// adapters can be merged, in their order.
+  /// @throws ArgumentError if one is unknown, NonFiniteError that names the layer and the first
+  /// adapter by which its weight or bias would not be finite, StateError for another order with
+  /// DoRA, or a common scale that is not 1; nothing is changed then, in any layer
+  void merge(const std::vector<std::string>& names) requires DenseWeight<Weight> {
+    const std::lock_guard lock(*mutex_);
+    Names all = merged_;
+    for (const std::string& name : names) {
+      require_known(name);
+      if (!detail::contains(all, name)) all.push_back(name);
+    }
+    if (common_scale() != 1) {
+      throw StateError("MultiAdapterMlp: adapters with a common scale cannot be merged");
+    }
+    require_order(active_, all);
+    merge_layers(all);
+    merged_ = std::move(all);
+  }
+
+  /// Forgets what was merged: the weights are the frozen ones, bit for bit.
+  void unmerge() {
+    const std::lock_guard lock(*mutex_);
+    for (auto& stage : layers_.stages()) {
+      stage.layer.unmerge();
+    }
+    merged_.clear();
+  }
+
+  /// The names of the adapters that are merged, in their order.
+  std::vector<std::string> merged() const {
+    const std::lock_guard lock(*mutex_);
+    return merged_;
   }
 
   Cache make_cache(Index largest_batch) const {
@@ -128,8 +207,8 @@ class MultiAdapterMlp {
   /// An adapter for each sample of the next batches with this cache, base_adapter for none; with no
   /// names the active ones are for all again. The adapters are resolved here: passes compute with
   /// them whatever is erased or replaced in between.
-  /// @throws ArgumentError if a name is unknown, ShapeError if there are too many; nothing is
-  /// changed then
+  /// @throws ArgumentError if a name is unknown, ShapeError if there are too many, StateError if
+  /// adapters are merged; nothing is changed then
   void assign(Cache& cache, std::span<const std::string> names) const {
     const std::lock_guard lock(*mutex_);
     require_cache(cache);
@@ -137,6 +216,10 @@ class MultiAdapterMlp {
                        cache.largest_batch);
     for (const std::string& name : names) {
       if (name != base_adapter) require_known(name);
+    }
+    if (!names.empty() && !merged_.empty()) {
+      throw StateError("MultiAdapterMlp: samples cannot have adapters of their own while '" +
+                       merged_.front() + "' is merged");
     }
     std::vector<std::string> here(names.begin(), names.end());
     for (std::size_t i = 0; i < layers_.stages().size(); ++i) {
@@ -157,6 +240,8 @@ class MultiAdapterMlp {
   }
 
  private:
+  using Names = std::vector<std::string>;
+
   static std::vector<typename Layers::Stage> sets(const FrozenMlp<Weight>& base) {
     std::vector<typename Layers::Stage> stages;
     for (const auto& stage : base.stages()) {
@@ -184,9 +269,9 @@ class MultiAdapterMlp {
   }
 
   void require_known(const std::string& name) const {
-    if (std::binary_search(names_.begin(), names_.end(), name)) return;
+    if (scales_.find(name) != scales_.end()) return;
     std::string known;
-    for (const std::string& each : names_) {
+    for (const auto& [each, scale] : scales_) {
       known += (known.empty() ? "" : ", ") + each;
     }
     throw ArgumentError("MultiAdapterMlp: no adapter is called '" + name + "'; there are " +
@@ -238,47 +323,120 @@ class MultiAdapterMlp {
   void change(const std::string& name, const AdaptedMlp<Weight>& adapted, bool is_replacement) {
     auto adapters = adapters_of(name, adapted);
     const std::lock_guard lock(*mutex_);
-    const auto at = std::lower_bound(names_.begin(), names_.end(), name);
     if (is_replacement) {
-      require_known(name);
-    } else if (at != names_.end() && *at == name) {
+      require_not_merged(name);
+      const bool has_dora = std::any_of(adapters.begin(), adapters.end(), [](const auto& made) {
+        return made && made->magnitude() != nullptr;
+      });
+      if (has_dora && detail::contains(active_, name)) require_first(active_, merged_);
+    } else if (scales_.find(name) != scales_.end()) {
       throw ArgumentError("MultiAdapterMlp: there is an adapter '" + name + "' already");
     } else if (name.empty() || name == base_adapter) {
       throw ArgumentError("MultiAdapterMlp: '" + name + "' cannot be the name of an adapter");
     }
+    const double scale = scales_.try_emplace(name, 1).first->second;
     for (std::size_t i = 0; i < adapters.size(); ++i) {
       LoraSet<Weight>& set = layers_.stages()[i].layer;
-      if (set.contains(name)) set.set_active({});  // lest another one takes its place
-      if (set.contains(name)) set.erase(name);
-      if (adapters[i]) set.add(name, std::move(*adapters[i]));
+      const bool was_there = set.contains(name);
+      if (was_there && adapters[i]) {
+        set.replace(name, std::move(*adapters[i]));
+      } else if (adapters[i]) {
+        set.add(name, std::move(*adapters[i]));
+        set.set_scale(name, scale);
+      } else if (was_there) {
+        set.erase(name);
+      }
     }
-    if (!is_replacement) names_.insert(at, name);
-    if (!is_replacement && names_.size() == 1) active_ = names_;
-    activate(active_);
+    if (scales_.size() == 1 && !is_replacement) active_ = {name};
+    activate(active_);  // a set chooses for itself who is active after an addition or an erasure
   }
 
-  void erase_everywhere(const std::string& name) {
-    for (auto& stage : layers_.stages()) {
-      if (stage.layer.contains(name)) stage.layer.erase(name);
+  void require_not_merged(const std::string& name) const {
+    require_known(name);
+    if (detail::contains(merged_, name)) {
+      throw StateError("MultiAdapterMlp: '" + name + "' is merged and cannot be changed");
+    }
+  }
+
+  bool has_dora(const std::string& name) const {
+    const auto stages = layers_.stages();
+    return std::any_of(stages.begin(), stages.end(), [&](const auto& stage) {
+      return stage.layer.contains(name) && stage.layer.at(name)->magnitude() != nullptr;
+    });
+  }
+
+  /// Where DoRA is among them, what is merged comes first among the active adapters. Then it does
+  /// so in each layer, too, and no set refuses what others have done already.
+  void require_order(const Names& active, const Names& merged) const {
+    if (merged.empty()) return;
+    const auto decomposed = [&](const std::string& name) { return has_dora(name); };
+    if (std::any_of(active.begin(), active.end(), decomposed) ||
+        std::any_of(merged.begin(), merged.end(), decomposed)) {
+      require_first(active, merged);
+    }
+  }
+
+  static void require_first(const Names& active, const Names& merged) {
+    if (merged.size() <= active.size() &&
+        std::equal(merged.begin(), merged.end(), active.begin())) {
+      return;
+    }
+    throw StateError(
+        "MultiAdapterMlp: with DoRA the order counts, only the first of the active adapters can be "
+        "merged");
+  }
+
+  /// Of these names those that a layer has.
+  static Names those_of(const LoraSet<Weight>& set, const Names& names) {
+    Names here;
+    std::copy_if(names.begin(), names.end(), std::back_inserter(here),
+                 [&](const std::string& name) { return set.contains(name); });
+    return here;
+  }
+
+  /// Merges in each layer those that it has, or in none.
+  void merge_layers(const Names& names) {
+    const auto stages = layers_.stages();
+    std::vector<Names> before;
+    try {
+      for (auto& stage : stages) {
+        before.push_back(stage.layer.merged());
+        const Names here = those_of(stage.layer, names);
+        if (here.size() > before.back().size()) stage.layer.merge(here);
+      }
+    } catch (const NonFiniteError& error) {
+      restore(before);
+      throw NonFiniteError("MultiAdapterMlp: '" + stages[before.size() - 1].name +
+                           "': " + error.what());
+    } catch (...) {
+      restore(before);
+      throw;
+    }
+  }
+
+  /// What was merged in the first layers before; it is computed anew, to the same bits.
+  void restore(const std::vector<Names>& before) {
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      LoraSet<Weight>& set = layers_.stages()[i].layer;
+      if (set.merged() == before[i]) continue;
+      set.unmerge();
+      if (!before[i].empty()) set.merge(before[i]);
     }
   }
 
   /// In each layer those that it has.
-  void activate(std::vector<std::string> names) {
+  void activate(Names names) {
     for (auto& stage : layers_.stages()) {
-      std::vector<std::string> here;
-      for (const std::string& name : names) {
-        if (stage.layer.contains(name)) here.push_back(name);
-      }
-      stage.layer.set_active(std::move(here));
+      stage.layer.set_active(those_of(stage.layer, names));
     }
     active_ = std::move(names);
   }
 
   Layers layers_;
   std::unique_ptr<std::mutex> mutex_;  // of all that follows, and of agreement between the layers
-  std::vector<std::string> names_;     // sorted
-  std::vector<std::string> active_;
+  std::map<std::string, double> scales_;  // of all adapters, by name
+  Names active_;
+  Names merged_;
 };
 
 }  // namespace loraplus
