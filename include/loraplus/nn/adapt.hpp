@@ -71,6 +71,30 @@ Linear<typename Weight::Scalar> thawed(const typename FrozenMlp<Weight>::Stage& 
   }
 }
 
+/// A frozen network of which `make_adapter` makes the adapted layers, from the first to the last.
+/// @throws ArgumentError as adapt
+template <FrozenWeight Weight, typename MakeAdapter>
+AdaptedMlp<Weight> adapt_layers(const FrozenMlp<Weight>& network, const AdaptOptions& options,
+                                MakeAdapter&& make_adapter) {
+  validate(options.lora);
+  require_layers(network, options.targets, "`targets`");
+  require_layers(network, options.train, "`train`");
+  return replace_layers(network, [&](const auto& stage) -> AdaptedLayer<Weight> {
+    const bool trained = contains(options.train, stage.name);
+    const bool targeted = contains(options.targets, stage.name);
+    if (trained && targeted) {
+      throw ArgumentError("adapt: '" + stage.name + "' is both in `targets` and in `train`");
+    }
+    if (trained) return thawed<Weight>(stage);
+    if (stage.layer.trains_bias()) {
+      throw ArgumentError("adapt: the bias of '" + stage.name +
+                          "' is being trained, it would go back to that of the frozen weight");
+    }
+    if (targeted || options.targets.empty()) return make_adapter(stage);
+    return FrozenLinear<Weight>(stage.layer.weight(), options.lora.bias == BiasMode::all);
+  });
+}
+
 }  // namespace detail
 
 /// A frozen copy of a trained network. Its weights are packed once and then shared by all networks
@@ -95,24 +119,8 @@ FrozenMlp<PackedWeight<Scalar>> freeze(const Mlp<Linear<Scalar>>& network,
 template <FrozenWeight Weight, RandomBits Generator>
 AdaptedMlp<Weight> adapt(const FrozenMlp<Weight>& network, const AdaptOptions& options,
                          Generator& generator) {
-  validate(options.lora);
-  detail::require_layers(network, options.targets, "`targets`");
-  detail::require_layers(network, options.train, "`train`");
-  return detail::replace_layers(network, [&](const auto& stage) -> AdaptedLayer<Weight> {
-    const bool trained = detail::contains(options.train, stage.name);
-    const bool targeted = detail::contains(options.targets, stage.name);
-    if (trained && targeted) {
-      throw ArgumentError("adapt: '" + stage.name + "' is both in `targets` and in `train`");
-    }
-    if (trained) return detail::thawed<Weight>(stage);
-    if (stage.layer.trains_bias()) {
-      throw ArgumentError("adapt: the bias of '" + stage.name +
-                          "' is being trained, it would go back to that of the frozen weight");
-    }
-    if (targeted || options.targets.empty()) {
-      return LoraLinear<Weight>(stage.layer.weight(), options.lora, generator);
-    }
-    return FrozenLinear<Weight>(stage.layer.weight(), options.lora.bias == BiasMode::all);
+  return detail::adapt_layers(network, options, [&](const auto& stage) {
+    return LoraLinear<Weight>(stage.layer.weight(), options.lora, generator);
   });
 }
 
