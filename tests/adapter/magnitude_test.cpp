@@ -4,6 +4,7 @@
 #include <loraplus/frozen/weight_view.hpp>
 #include <loraplus/optim/adam.hpp>
 #include <loraplus/optim/lora_plus.hpp>
+#include <loraplus/optim/optimizer.hpp>
 
 #include "support/catch.hpp"
 #include "support/errors.hpp"
@@ -189,6 +190,40 @@ TEMPLATE_TEST_CASE("T17: before training a decomposed layer equals its frozen we
     layer.set_enabled(false);
     CHECK(test::same_bits(predict(layer, x), base));
   }
+}
+
+TEST_CASE("T17: all parameters of a decomposed layer get gradients") {
+  const auto x = test::random_matrix<double>(7, 4, 5), dy = test::random_matrix<double>(5, 4, 6);
+  const auto gradients = [&](loraplus::Initialization initialization, int steps) {
+    std::mt19937_64 generator{1};
+    LoraLinear layer{
+        SharedWeight<double>(test::random_matrix<double>(5, 7, 1),
+                             test::random_vector<double>(5, 2)),
+        {.rank = 2, .initialization = initialization, .bias = BiasMode::lora_only, .dora = true},
+        generator};
+    loraplus::Optimizer optimizer{loraplus::AdamW{.learning_rate = 0.1}, layer};
+    auto cache = layer.make_cache(4);
+    Matrix<double> y(5, 4);
+    for (int step = 0; step <= steps; ++step) {
+      if (step > 0) optimizer.step(layer);
+      layer.forward(x, y, cache);
+      layer.backward(x, dy, cache);
+    }
+    std::vector<std::string> moved;  // those of which every coefficient gets one
+    layer.visit_parameters([&](const auto& p) {
+      if (p.gradient.abs().minCoeff() > 1e-6) moved.push_back(p.name.str());
+    });
+    return moved;
+  };
+  using Names = std::vector<std::string>;
+  const Names all{"lora_A", "lora_B", "lora_magnitude_vector", "bias"};
+  using loraplus::Initialization;
+  CHECK(gradients(Initialization::both_uniform, 0) == all);
+  // Beside a factor of zero the other one's is zero; after a step there is none.
+  CHECK(gradients(Initialization::a_uniform, 0) ==
+        Names{"lora_B", "lora_magnitude_vector", "bias"});
+  CHECK(gradients(Initialization::a_uniform, 1) == all);
+  CHECK(gradients(Initialization::b_uniform, 1) == all);
 }
 
 TEMPLATE_TEST_CASE("T18: a merged decomposed layer equals the unmerged, and unmerging is exact", "",

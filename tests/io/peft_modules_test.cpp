@@ -148,6 +148,52 @@ TEST_CASE("K9: an adapter that takes the place of another has the ranks of its o
   CHECK(test::same_bits(other.outputs(), trained.outputs()));
 }
 
+TEST_CASE("T26: adapters of other ranks take their place on layers of each kind, back and forth") {
+  const auto small_folder = test::fresh_folder("peft_swap_7");
+  const auto large_folder = test::fresh_folder("peft_swap_13");
+  Family small({.rank = 7, .alpha = 3}, 5), large({.rank = 13}, 6), swapped({.rank = 7}, 7);
+  small.modules().save(small_folder);
+  large.modules().save(large_folder);
+  PeftModules modules = swapped.modules();
+  for (int round = 0; round < 2; ++round) {
+    CHECK(modules.load(small_folder).report.complete());
+    CHECK(swapped.conv2.rank() == 7);
+    CHECK(test::same_bits(swapped.outputs(), small.outputs()));
+    CHECK(modules.load(large_folder).report.complete());
+    CHECK(swapped.conv2.rank() == 13);
+    CHECK(test::same_bits(swapped.outputs(), large.outputs()));
+  }
+}
+
+// PEFT raises for a key that is not expected. Here it is told, and who calls decides.
+TEST_CASE("T26: a missing tensor counts as zeros, whatever was there; one too many is told") {
+  const auto folder = test::fresh_folder("peft_swap_keys");
+  Family trained({.rank = 2}, 5), swapped({.rank = 3}, 6);
+  trained.modules().save(folder);
+  const std::string prefix = "base_model.model.";
+  loraplus::TensorList part;
+  {
+    const Safetensors whole(folder / "adapter_model.safetensors");
+    for (const std::string& name : whole.names()) {
+      if (name != prefix + "conv2.lora_B.weight" && !name.starts_with(prefix + "fc.")) {
+        part.add(whole.at(name));
+      }
+    }
+    const Matrix<float> extra = Matrix<float>::Ones(2, 5);
+    part.add(prefix + "fc9.lora_A.weight", extra);
+    loraplus::write_safetensors(folder / "adapter_model.safetensors", part);
+  }
+  const auto report = swapped.modules().load(folder).report;
+  CHECK(report.missing == std::vector<std::string>{prefix + "fc.lora_A.weight",
+                                                   prefix + "fc.lora_B.weight",
+                                                   prefix + "conv2.lora_B.weight"});
+  CHECK(report.unexpected == std::vector<std::string>{prefix + "fc9.lora_A.weight"});
+  // Without a B these two are their frozen weights; the others are those of the folder.
+  trained.fc.set_enabled(false);
+  trained.conv2.layer().set_enabled(false);
+  CHECK(test::same_bits(swapped.outputs(), trained.outputs()));
+}
+
 TEST_CASE("all-linear is an adapter of the linear layers; its configuration is kept") {
   const auto folder = test::fresh_folder("peft_family_linear");
   Family trained({.rank = 2}, 5);

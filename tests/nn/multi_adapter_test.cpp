@@ -417,3 +417,35 @@ TEST_CASE("T5, T6: the scale of one adapter of a network, in all of its layers")
   network.add("a", given);
   CHECK(network.scale("a") == 1);
 }
+
+TEST_CASE(
+    "T26: adapters of other ranks take a place in a network, and padding one changes nothing") {
+  const auto base = frozen_network();
+  const auto x = test::random_matrix<double>(6, 4, 4);
+  MultiAdapterMlp network(base);
+  const auto seven = trained_network(base, {.lora = {.rank = 7, .alpha = 3}}, 2);
+  const auto thirteen = trained_network(base, {.lora = {.rank = 13}}, 3);
+  network.add("a", seven);
+  auto cache = network.make_cache(4);
+  Matrix<double> y(3, 4);
+  for (const auto* next : {&thirteen, &seven, &thirteen}) {
+    network.replace("a", *next);
+    network.forward(x, y, cache);
+    CHECK(test::relative_distance(y, predict(*next, x)) < 1e-13);
+  }
+  // Rows of A and columns of B that are zero: of a larger rank, and of the scaling that it had.
+  std::vector<AdaptedMlp<Weight>::Stage> stages;
+  for (const auto& stage : seven.stages()) {
+    const auto& layer = *stage.layer.get_if<loraplus::LoraLinear<Weight>>();
+    auto factors = layer.factors().factors();
+    factors.a.conservativeResizeLike(
+        loraplus::RowMajorMatrix<double>::Zero(13, layer.in_features()));
+    factors.b.conservativeResizeLike(Matrix<double>::Zero(layer.out_features(), 13));
+    stages.push_back(
+        {stage.name, loraplus::LoraLinear<Weight>(layer.weight(), factors), stage.activation});
+  }
+  network.replace("a", AdaptedMlp<Weight>(std::move(stages)));
+  CHECK(network.layers().stages()[0].layer.at("a")->rank() == 13);
+  network.forward(x, y, cache);
+  CHECK(test::relative_distance(y, predict(seven, x)) < 1e-14);
+}
