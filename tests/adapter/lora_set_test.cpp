@@ -159,6 +159,33 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("where the order counts, no change puts another adapter before those that are merged") {
+  LoraSet set(set_weight<double>());
+  set.add("dora", trained_adapter(set.weight(), {.rank = 2, .dora = true}, 10));
+  set.add("plain", trained_adapter(set.weight(), {.rank = 2}, 20));
+  set.add("third", trained_adapter(set.weight(), {.rank = 3}, 30));
+  set.set_active({"plain"});
+  set.merge({"third"});
+  CHECK_THROWS_AS(set.erase("plain"), loraplus::StateError);  // "dora" would be active
+  CHECK(set.active() == Names{"plain"});
+  CHECK_THROWS_AS(set.replace("plain", *set.at("dora")), loraplus::StateError);
+  CHECK(set.at("plain")->magnitude() == nullptr);
+  set.unmerge();
+  set.replace("plain", *set.at("dora"));
+  set.erase("plain");
+  CHECK(set.active() == Names{"dora"});
+}
+
+TEST_CASE("merging no adapters does nothing") {
+  auto set = three<double>();
+  set.merge({});
+  auto cache = set.make_cache(1);
+  CHECK_NOTHROW(set.assign(cache, Names{"a"}));
+  set.merge({"a"});
+  set.merge({});
+  CHECK(set.merged() == Names{"a"});
+}
+
 TEST_CASE("the gradients of several active adapters, with dropout") {
   for (const double dropout : {0.0, 0.4}) {
     LoraSet set(set_weight<double>());

@@ -76,7 +76,8 @@ class LoraSet {
 
   /// Another adapter under the name, of whatever rank: new passes use it, those under way go on
   /// with the old one. The scale stays.
-  /// @throws ArgumentError if there is no such adapter, StateError if it is merged, ShapeError
+  /// @throws ArgumentError if there is no such adapter, ShapeError, StateError if it is merged, or
+  /// others are and the order counts, see merge
   void replace(const std::string& name, Adapter<Scalar> adapter) {
     auto made = checked(name, std::move(adapter));
     update([&](State& next) {
@@ -86,7 +87,8 @@ class LoraSet {
   }
 
   /// If the adapter is the only active one, the first of those left, by name, becomes active.
-  /// @throws ArgumentError if there is no such adapter, StateError if it is merged
+  /// @throws ArgumentError if there is no such adapter, StateError if it is merged, or others are
+  /// and the order counts, see merge
   void erase(const std::string& name) {
     update([&](State& next) {
       next.require_not_merged(name);
@@ -117,10 +119,7 @@ class LoraSet {
   /// @throws ArgumentError if one is unknown or stands twice, StateError if others are merged and
   /// the order counts, see merge; nothing is changed then
   void set_active(std::vector<std::string> names) {
-    update([&](State& next) {
-      next.table.set_active(std::move(names));
-      if (next.merged) next.require_order(next.merged->names);
-    });
+    update([&](State& next) { next.table.set_active(std::move(names)); });
   }
 
   /// Disabled, y = W x + b0, whatever is active or merged.
@@ -170,7 +169,7 @@ class LoraSet {
       if (next.table.common_scale() != 1) {
         throw StateError("LoraSet: adapters with a common scale cannot be merged");
       }
-      next.require_order(all);
+      if (all.empty()) return;
       next.merged = std::make_shared<const detail::MergedAdapters<Scalar>>(
           detail::merge_adapters(weight_, next.table, std::move(all)));
     });
@@ -291,12 +290,14 @@ class LoraSet {
     return shared_->state;
   }
 
-  /// Puts a changed copy in the place of the state, if `change` does not throw.
+  /// Puts a changed copy in the place of the state, if `change` does not throw and what is merged
+  /// still comes first where the order counts.
   template <typename Change>
   void update(Change&& change) {
     const std::lock_guard one_at_a_time(shared_->writing);
     auto next = std::make_shared<State>(*state());
     change(*next);
+    next->require_order();
     const std::lock_guard lock(shared_->pointing);
     shared_->state = std::move(next);
   }

@@ -21,8 +21,7 @@ struct SetState {
   std::shared_ptr<const MergedAdapters<Scalar>> merged;
 
   bool is_merged(const std::string& name) const {
-    return merged &&
-           std::find(merged->names.begin(), merged->names.end(), name) != merged->names.end();
+    return merged && std::ranges::find(merged->names, name) != merged->names.end();
   }
 
   void require_not_merged(const std::string& name) const {
@@ -32,17 +31,18 @@ struct SetState {
   }
 
   /// Where DoRA is among them, what is merged comes first among the active adapters.
-  void require_order(const std::vector<std::string>& merged_names) const {
+  /// @throws StateError
+  void require_order() const {
+    if (!merged) return;
     const auto has_dora = [&](const std::string& name) {
       return table.at(name).adapter->magnitude() != nullptr;
     };
     const std::vector<std::string>& active = table.active();
-    if (std::none_of(merged_names.begin(), merged_names.end(), has_dora) &&
-        std::none_of(active.begin(), active.end(), has_dora)) {
+    if (std::ranges::none_of(merged->names, has_dora) && std::ranges::none_of(active, has_dora)) {
       return;
     }
-    if (merged_names.size() <= active.size() &&
-        std::equal(merged_names.begin(), merged_names.end(), active.begin())) {
+    if (merged->names.size() <= active.size() &&
+        std::equal(merged->names.begin(), merged->names.end(), active.begin())) {
       return;
     }
     throw StateError(
