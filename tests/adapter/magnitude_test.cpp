@@ -215,13 +215,13 @@ TEST_CASE("T17: all parameters of a decomposed layer get gradients") {
     });
     return moved;
   };
-  using Names = std::vector<std::string>;
-  const Names all{"lora_A", "lora_B", "lora_magnitude_vector", "bias"};
+  using ParameterNames = std::vector<std::string>;
+  const ParameterNames all{"lora_A", "lora_B", "lora_magnitude_vector", "bias"};
   using loraplus::Initialization;
   CHECK(gradients(Initialization::both_uniform, 0) == all);
   // Beside a factor of zero the other one's is zero; after a step there is none.
   CHECK(gradients(Initialization::a_uniform, 0) ==
-        Names{"lora_B", "lora_magnitude_vector", "bias"});
+        ParameterNames{"lora_B", "lora_magnitude_vector", "bias"});
   CHECK(gradients(Initialization::a_uniform, 1) == all);
   CHECK(gradients(Initialization::b_uniform, 1) == all);
 }
