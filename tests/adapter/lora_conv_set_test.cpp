@@ -28,9 +28,8 @@ const ConvGeometry plane{.channels = 4,
 void add_trained(ConvSet& convs, const std::string& name, const LoraOptions& options,
                  unsigned seed) {
   std::mt19937_64 generator{seed};
-  convs.set().add(name, test::trained(LoraConv<SharedWeight<double>>::make_adapter(
-                                          convs.weight(), convs.geometry(), options, generator),
-                                      seed));
+  const LoraConv layer{convs.weight(), convs.geometry(), options, generator};
+  convs.set().add(name, test::trained(layer.layer().adapter(), seed));
 }
 
 /// Adapters "a", "b" and, with DoRA, "d", over a weight from patches to 4 channels.
@@ -130,6 +129,9 @@ TEST_CASE("an adapter of a convolution with dropout is evaluated by a set, not t
   convs.set().set_active({"a"});
   convs.forward(x, y, cache, generator);
   CHECK(test::same_bits(y, predict(convs, x)));
+  convs.set().set_active({"drop"});
+  convs.set().set_enabled(false);
+  CHECK_NOTHROW(convs.forward(x, y, cache, generator));
 }
 
 TEST_CASE("adapters of a convolution are drawn as the layer draws them, swapped and combined") {
@@ -138,6 +140,8 @@ TEST_CASE("adapters of a convolution are drawn as the layer draws them, swapped 
   convs.add("new", {.rank = 4}, generator);
   const LoraConv layer{convs.weight(), convs.geometry(), {.rank = 4}, same};
   CHECK(test::same_bits(convs.set().at("new")->factors().a(), layer.layer().factors().a()));
+  convs.set().add("same", {.rank = 4}, generator);
+  CHECK(convs.set().at("same")->factors().blocks() == layer.layer().factors().blocks());
   CHECK_THROWS_AS(convs.add("odd", {.rank = 3}, generator), loraplus::ArgumentError);
   CHECK_THROWS_AS(convs.add("bias", {.rank = 2, .bias = loraplus::BiasMode::lora_only}, generator),
                   loraplus::ArgumentError);
@@ -169,6 +173,47 @@ TEST_CASE("O11: LoRA+ trains the magnitude of a convolution in a set with A") {
   convs.set().set_active({"d"});
   const loraplus::LoraPlus optimizer{loraplus::AdamW{.learning_rate = 1e-3}, {.ratio = 16}, convs};
   CHECK(optimizer.group_of("d.lora_magnitude_vector").name == "A");
+}
+
+TEST_CASE("a set of convolutions takes the adapters of its convolution alone") {
+  auto convs = convolutions(2);
+  ConvGeometry larger = convs.geometry();
+  larger.height.size = 9;
+  auto strided = larger;
+  strided.height.stride = 2;
+  std::mt19937_64 generator{1};
+  convs.add("larger", LoraConv{convs.weight(), larger, {.rank = 2}, generator});
+  CHECK_THROWS_AS(convs.add("no", LoraConv{convs.weight(), strided, {.rank = 2}, generator}),
+                  loraplus::ArgumentError);
+  const auto whole = test::trained_adapter(convs.weight(), {.rank = 2}, 1);
+  CHECK(test::contains(
+      test::message_of<loraplus::ArgumentError>([&] { convs.set().add("no", whole); }),
+      "'no': the adapter does not keep 2 groups of outputs apart"));
+  CHECK_THROWS_AS((LoraConv{convs.weight(), convs.geometry(), whole}), loraplus::ArgumentError);
+  CHECK_FALSE(convs.set().contains("no"));
+}
+
+TEST_CASE("a pass of a convolution that was refused is not gone back through") {
+  auto convs = convolutions();
+  const auto x = test::random_matrix<double>(convs.in_features(), 3, 5);
+  const auto dy = test::random_matrix<double>(convs.out_features(), 3, 6);
+  std::mt19937_64 generator{1};
+  auto cache = convs.make_cache(3);
+  Matrix<double> y(convs.out_features(), 3);
+  convs.forward(x, y, cache, generator);
+  convs.set().merge({"a"});
+  const Matrix<double> other = 2 * x;
+  CHECK_THROWS_AS(convs.forward(other, y, cache, generator), loraplus::StateError);
+  convs.set().unmerge();
+  CHECK_THROWS_AS(convs.backward(x, dy, cache), loraplus::StateError);
+  convs.forward(x, y, cache, generator);
+  CHECK_NOTHROW(convs.backward(x, dy, cache));
+  auto copy = convs;
+  CHECK_THROWS_AS(copy.backward(x, dy, cache), loraplus::StateError);
+  auto memory = test::random_matrix<double>(std::max(x.rows(), y.rows()), 3, 5);
+  auto inputs = memory.topRows(x.rows());
+  auto outputs = memory.topRows(y.rows());
+  CHECK_THROWS_AS(convs.forward(inputs, outputs, cache), loraplus::ArgumentError);
 }
 
 TEST_CASE("a set of convolutions refuses a weight that does not take the patches") {

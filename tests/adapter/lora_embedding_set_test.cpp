@@ -23,9 +23,9 @@ const std::vector<Index> text{3, 0, 5, 3, 3, 1};
 template <typename Scalar>
 LoraEmbeddingSet<SharedWeight<Scalar>> embeddings() {
   LoraEmbeddingSet made(SharedWeight<Scalar>(test::random_matrix<Scalar>(4, 6, 1)));
-  made.set().add("a", trained_adapter(made.weight(), {.rank = 1, .alpha = 3}, 10));
-  made.set().add("b", trained_adapter(made.weight(), {.rank = 3}, 20));
-  made.set().add("d", trained_adapter(made.weight(), {.rank = 9, .dora = true}, 30));
+  made.add("a", trained_adapter(made.weight(), {.rank = 1, .alpha = 3}, 10));
+  made.add("b", trained_adapter(made.weight(), {.rank = 3}, 20));
+  made.add("d", trained_adapter(made.weight(), {.rank = 9, .dora = true}, 30));
   return made;
 }
 
@@ -52,11 +52,15 @@ TEST_CASE("a new adapter of an embedding is drawn as the layer draws it") {
   std::mt19937_64 generator{7}, same{7};
   made.add("new", {.rank = 2}, generator);
   const LoraEmbedding layer{made.weight(), {.rank = 2}, same};
-  const auto& drawn = made.set().at("new")->factors();
+  const auto& drawn = made.at("new")->factors();
   CHECK(test::same_bits(drawn.a(), layer.factors().a()));
   CHECK(test::same_bits(drawn.b(), layer.factors().b()));
   CHECK_THROWS_AS(made.add("no", {.rank = 2, .dropout = 0.1}, generator), loraplus::ArgumentError);
-  CHECK_FALSE(made.set().contains("no"));
+  CHECK_FALSE(made.contains("no"));
+  const auto dropout = trained_adapter(made.weight(), {.rank = 2, .dropout = 0.1}, 1);
+  const auto bias = trained_adapter(made.weight(), {.rank = 2, .lora_bias = true}, 1);
+  CHECK_THROWS_AS(made.add("no", dropout), loraplus::ArgumentError);
+  CHECK_THROWS_AS(made.replace("a", bias), loraplus::ArgumentError);
 }
 
 TEMPLATE_TEST_CASE("T14: each token through an adapter of its own, or none", "", float, double) {
@@ -79,9 +83,9 @@ TEMPLATE_TEST_CASE("T14: each token through an adapter of its own, or none", "",
 
 TEST_CASE("T10: active adapters of an embedding add up, as on columns with a single 1") {
   auto made = embeddings<double>();
-  made.set().set_active({"b", "d", "a"});
+  made.set_active({"b", "d", "a"});
   const Matrix<double> x = columns_of_text(), dy = test::random_matrix<double>(4, 6, 6);
-  auto columns = made.set();  // a copy, with adapters of its own
+  loraplus::LoraSet<SharedWeight<double>> columns = made;  // a copy, with adapters of its own
   auto cache = made.make_cache(6);
   auto columns_cache = columns.make_cache(6);
   Matrix<double> y(4, 6), expected(4, 6);
@@ -93,27 +97,27 @@ TEST_CASE("T10: active adapters of an embedding add up, as on columns with a sin
   }
   CHECK(test::relative_distance(y, expected) < 1e-14);
   for (const std::string name : {"a", "b", "d"}) {
-    const auto found = made.set().at(name), wanted = columns.at(name);
+    const auto found = made.at(name), wanted = columns.at(name);
     CHECK(test::relative_distance(found->factors().a_gradient(), wanted->factors().a_gradient()) <
           1e-14);
     CHECK(test::relative_distance(found->factors().b_gradient(), wanted->factors().b_gradient()) <
           1e-14);
   }
-  CHECK(test::relative_distance(made.set().at("d")->magnitude()->gradient(),
+  CHECK(test::relative_distance(made.at("d")->magnitude()->gradient(),
                                 columns.at("d")->magnitude()->gradient()) < 1e-14);
 }
 
 TEST_CASE("T6, T7: merged adapters of an embedding equal the unmerged, and unmerging is exact") {
   auto made = embeddings<double>();
-  made.set().set_active({"a", "b"});
+  made.set_active({"a", "b"});
   const Matrix<double> before = read_text(made, text);
-  made.set().merge({"a", "b"});
+  made.merge({"a", "b"});
   CHECK(test::relative_distance(read_text(made, text), before) < 1e-14);
   auto cache = made.make_cache(6);
   Matrix<double> y(4, 6);
   made.forward(text, y, cache);
   CHECK_THROWS_AS(made.backward(text, y, cache), loraplus::StateError);
-  made.set().unmerge();
+  made.unmerge();
   CHECK(test::same_bits(read_text(made, text), before));
 }
 
@@ -126,8 +130,8 @@ TEST_CASE("O2: LoRA+ trains the adapters of an embedding at the rate of embeddin
 
 TEST_CASE("adapters of an embedding are combined, and trained ones come from layers") {
   auto made = embeddings<double>();
-  add_weighted(made.set(), "sum", {{"a", 0.5}, {"b", 2}});
-  made.set().set_active({"sum"});
+  add_weighted(made, "sum", {{"a", 0.5}, {"b", 2}});
+  made.set_active({"sum"});
   const Matrix<double> base = made.weight().weight();
   const auto delta = [&](const char* name) -> Matrix<double> {
     return made.adapted(name).merged_weight() - base;
@@ -138,7 +142,7 @@ TEST_CASE("adapters of an embedding are combined, and trained ones come from lay
   }
   CHECK(test::relative_distance(read_text(made, text), expected) < 1e-13);
   made.add("copy", made.adapted("b"));
-  made.set().set_active({"copy"});
+  made.set_active({"copy"});
   CHECK(test::same_bits(read_text(made, text), read_text(made.adapted("b"), text)));
 }
 
@@ -158,8 +162,8 @@ TEST_CASE("the padding token teaches A nothing, in a layer and in a set") {
   const Matrix<double> y = step(made);
   CHECK(test::same_bits(y, step(plain)));  // it is looked up as any other
   step(layer);
-  const auto& with = made.set().at("a")->factors();
-  const auto& without = plain.set().at("a")->factors();
+  const auto& with = made.at("a")->factors();
+  const auto& without = plain.at("a")->factors();
   for (Index token = 0; token < 6; ++token) {
     CAPTURE(token);
     CHECK(layer.factors().a_gradient().col(token) == with.a_gradient().col(token));

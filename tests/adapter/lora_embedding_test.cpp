@@ -161,7 +161,7 @@ TEST_CASE("T23: what an embedding does not have is refused, and tokens that are 
   const auto message = [&](const std::vector<Index>& which) {
     return test::message_of<loraplus::ArgumentError>([&] { layer.forward(which, y, cache); });
   };
-  CHECK(message({0, 6, 1}) == "LoraEmbedding: token 1 is 6, the vocabulary has 6");
+  CHECK(message({0, 6, 1}) == "LoraEmbedding::forward: token 1 is 6, the vocabulary has 6");
   CHECK(test::contains(message({0, 1, -1}), "token 2 is -1"));
   CHECK(test::contains(message({0, 1}), "y must be 4 x 2"));
   CHECK_THROWS_AS(layer.backward(std::vector<Index>{0, 1, 2}, y, cache), loraplus::StateError);

@@ -123,6 +123,24 @@ TEST_CASE("T8, T9: merging twice does nothing; what is not finite is named and c
   }
 }
 
+TEST_CASE("T9: who is at fault for a merged weight that is not finite is named") {
+  const auto merging = [](Matrix<float> w, loraplus::Vector<float> b) {
+    LoraSet set(SharedWeight<float>(std::move(w), std::move(b)));
+    set.add("it", trained_adapter(set.weight(), {.rank = 2, .lora_bias = true}, 10));
+    auto factors = set.at("it")->factors().factors();
+    factors.bias.setConstant(1e38F);
+    set.at("it")->factors().set_factors(factors);
+    return test::message_of<loraplus::NonFiniteError>([&] { set.merge({"it"}); });
+  };
+  const auto w = test::random_matrix<float>(5, 7, 1);
+  loraplus::Vector<float> b = test::random_vector<float>(5, 2);
+  Matrix<float> broken = w;
+  broken(0, 0) = std::numeric_limits<float>::quiet_NaN();
+  CHECK(test::contains(merging(broken, b), "the frozen weight"));
+  b(1) = 3.4e38F;  // to which the bias of B is one too much
+  CHECK(test::contains(merging(w, b), "'it'"));
+}
+
 TEST_CASE(
     "K5, K20: adapters with DoRA follow one rule, with norms of the frozen weight, merged too") {
   LoraSet set(set_weight<double>());
@@ -369,6 +387,20 @@ TEST_CASE("T5, T6, T33: scales are by adapter or common, do not add up, and scop
   CHECK_THROWS_AS(set.set_scale("b", std::numeric_limits<double>::infinity()),
                   loraplus::ArgumentError);
   CHECK_THROWS_AS(set.set_scale("nobody", 1), loraplus::ArgumentError);
+  auto floats = three<float>();
+  CHECK_THROWS_AS(floats.set_scale("b", 1e39), loraplus::ArgumentError);  // infinite in float
+  floats.set_scale("b", 1e20);
+  CHECK_THROWS_AS(floats.set_common_scale(1e20), loraplus::ArgumentError);
+  CHECK(floats.common_scale() == 1);
+  set.set_common_scale(2);
+  {
+    const loraplus::ScaledScope halved(set, 0.5);
+    set.merge({"b"});
+    CHECK(test::relative_distance(predict(set, x), b) < 1e-14);
+  }
+  CHECK(set.merged().empty());
+  CHECK(test::relative_distance(predict(set, x), times(2)) < 1e-14);
+  set.set_common_scale(1);
   set.merge({"b"});
   CHECK_THROWS_AS(set.set_scale("b", 2), loraplus::StateError);
   CHECK_THROWS_AS(set.set_common_scale(2), loraplus::StateError);
@@ -441,6 +473,18 @@ TEST_CASE("a cache of another set, and an optimizer of another adapter, are refu
   Matrix<double> y(5, 4);
   CHECK_THROWS_AS(set.forward(x, y, cache), loraplus::StateError);
   CHECK_THROWS_AS(set.assign(cache, Names{"a"}), loraplus::StateError);
+  CHECK_THROWS_AS(set.fix(cache), loraplus::StateError);
+  other.forward(x, y, cache);
+  auto copy = other;
+  CHECK_THROWS_AS(copy.backward(x, y, cache), loraplus::StateError);
+  {
+    const auto gone = std::make_unique<LoraSet<SharedWeight<double>>>(three<double>());
+    cache = gone->make_cache(4);
+  }
+  for (int i = 0; i < 8; ++i) {  // one may have the memory of the other
+    const auto next = std::make_unique<LoraSet<SharedWeight<double>>>(three<double>());
+    CHECK_THROWS_AS(next->forward(x, y, cache), loraplus::StateError);
+  }
   set.add("twin", trained_adapter(set.weight(), {.rank = 3, .alpha = 5}, 90));
   loraplus::Optimizer optimizer{loraplus::AdamW{}, set};
   set.set_active({"twin"});
@@ -555,6 +599,14 @@ TEST_CASE("an empty batch, and passes that do not belong together") {
   set.backward(none, y, dx, cache);
   const Matrix<double> x = Matrix<double>::Ones(7, 3);
   Matrix<double> y3(5, 3);
+  CHECK_THROWS_AS(set.backward(x, y3, cache), loraplus::StateError);
+  set.forward(x, y3, cache);
+  set.assign(cache, Names{"a", "b", "c"});  // as many as the pass had
+  CHECK_THROWS_AS(set.backward(x, y3, cache), loraplus::StateError);
+  set.assign(cache, {});
+  CHECK_THROWS_AS(set.backward(x, y3, cache), loraplus::StateError);
+  set.forward(x, y3, cache);
+  CHECK_THROWS_AS(set.assign(cache, Names{"a"}, 0), loraplus::ArgumentError);
   CHECK_THROWS_AS(set.backward(x, y3, cache), loraplus::StateError);
   set.merge({"b"});
   set.forward(x, y3, cache);

@@ -112,6 +112,15 @@ TEST_CASE("T19: layers of every kind go to a folder and come back, DoRA and bias
   }
 }
 
+TEST_CASE("a loaded embedding keeps its padding token") {
+  const auto folder = test::fresh_folder("peft_padding");
+  Family family({.rank = 2}, 5);
+  family.embed.set_padding_index(6);
+  family.modules().save(folder);
+  family.modules().load(folder);
+  CHECK(family.embed.padding_index() == 6);
+}
+
 TEST_CASE("T19: tensors of every kind have PEFT's names and shapes") {
   const auto folder = test::fresh_folder("peft_family_names");
   Family({.rank = 2, .dora = true}, 5).modules().save(folder);

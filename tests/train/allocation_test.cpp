@@ -183,6 +183,41 @@ TEST_CASE("embeddings, and samples with adapters of their own, allocate nothing"
   require_no_allocation([&] { set.forward(x, y, set_cache); });
 }
 
+TEST_CASE("sets for embeddings and convolutions allocate nothing, trained or assigned") {
+  std::mt19937_64 generator{1};
+  const std::vector<std::string> names{"b", "a", "__base__", "b"};
+  LoraEmbeddingSet embeddings(SharedWeight<float>(test::random_matrix<float>(8, 30, 1)));
+  const ConvGeometry geometry{.channels = 2,
+                              .height = {.size = 4, .kernel = 2},
+                              .width = {.size = 4, .kernel = 2, .padding = 1}};
+  LoraConvSet convs(SharedWeight<float>(test::random_matrix<float>(3, 8, 1)), geometry);
+  const auto add = [&](auto& set) {
+    set.add("a", {.rank = 3}, generator);
+    set.add("b", {.rank = 5, .dora = true}, generator);
+  };
+  add(embeddings);
+  add(convs);
+  embeddings.set_active({"a", "b"});
+  convs.set().set_active({"a", "b"});
+  const std::vector<Index> tokens{3, 7, 29, 3};
+  const auto x = test::random_matrix<float>(convs.in_features(), 4, 3);
+  const auto steps = [&](auto& set, const auto& input, auto&... training) {
+    const auto dy = test::random_matrix<float>(set.out_features(), 4, 2);
+    Matrix<float> y(set.out_features(), 4);
+    LoraPlus optimizer{AdamW{}, {.ratio = 4}, set};
+    auto cache = set.make_cache(4);
+    require_no_allocation([&] {
+      set.forward(input, y, cache, training...);
+      set.backward(input, dy, cache);
+      optimizer.step(set);
+    });
+    set.assign(cache, names);
+    require_no_allocation([&] { set.forward(input, y, cache); });
+  };
+  steps(embeddings, tokens);
+  steps(convs, x, generator);
+}
+
 TEST_CASE("a step over a packed weight allocates nothing, in both plans and at any size") {
   struct Shape {
     Index out, in, rank, n;

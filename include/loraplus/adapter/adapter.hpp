@@ -59,6 +59,13 @@ class Adapter {
                      ", the weight is " + detail::shape_text(out, in));
   }
 
+  /// @throws ArgumentError unless it keeps so many equal groups of outputs apart
+  void require_groups(std::string_view where, Index groups) const {
+    if (factors_.blocks() == OutputBlocks::grouped(factors_.out_features(), groups, rank())) return;
+    throw ArgumentError(std::string(where) + ": the adapter does not keep " +
+                        std::to_string(groups) + " groups of outputs apart");
+  }
+
   Index rank() const { return factors_.rank(); }
   double dropout() const { return dropout_; }
 

@@ -13,17 +13,6 @@ namespace loraplus {
 /// The name of no adapter, for samples that are to be computed without one.
 inline constexpr std::string_view base_adapter = "__base__";
 
-namespace detail {
-
-/// @throws ArgumentError if the options want a bias of the weight trained
-inline void require_no_bias(const std::string& name, const LoraOptions& options) {
-  if (options.bias == BiasMode::none) return;
-  throw ArgumentError("LoraSet: '" + name +
-                      "' cannot train the bias of the weight, which all adapters share");
-}
-
-}  // namespace detail
-
 /// An adapter with its name and what multiplies its scaling.
 template <RealScalar Scalar>
 struct NamedAdapter {
@@ -46,7 +35,14 @@ class AdapterTable {
   double common_scale() const { return common_scale_; }
   bool enabled() const { return enabled_; }
 
-  void set_common_scale(double scale) { common_scale_ = checked(scale); }
+  /// @throws ArgumentError unless all scales are finite then
+  void set_common_scale(double scale) {
+    require_finite(scale);
+    for (const Entry& entry : *entries_) {
+      require_finite(scale * entry.scale);
+    }
+    common_scale_ = scale;
+  }
   void set_enabled(bool enabled) { enabled_ = enabled; }
 
   /// What multiplies the scaling of an entry, all in all.
@@ -89,7 +85,8 @@ class AdapterTable {
 
   /// @param scale finite; 1 is that of construction @throws ArgumentError
   void set_scale(std::string_view name, double scale) {
-    checked(scale);
+    require_finite(scale);
+    require_finite(scale * common_scale_);
     edit(name, [&](Entry& entry) { entry.scale = scale; });
   }
 
@@ -144,9 +141,9 @@ class AdapterTable {
     change([&](std::vector<Entry>& entries) { apply(entries[index]); });
   }
 
-  static double checked(double scale) {
-    require_argument(std::isfinite(scale), "LoraSet", "a scale must be finite", scale);
-    return scale;
+  static void require_finite(double scale) {
+    require_argument(std::isfinite(static_cast<Scalar>(scale)), "LoraSet", "a scale must be finite",
+                     scale);
   }
 
   std::shared_ptr<const std::vector<Entry>> entries_ = std::make_shared<const std::vector<Entry>>();

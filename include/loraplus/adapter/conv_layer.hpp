@@ -23,6 +23,7 @@ class ConvLayer {
     Matrix<Scalar> patches;   // patch x (positions largest batch)
     Matrix<Scalar> outputs;   // channels x (positions largest batch): y, or in backward dy
     Matrix<Scalar> gradient;  // as patches
+    Index samples = -1;       // of the last forward pass, whose patches these are
   };
 
   const ConvGeometry& geometry() const { return patches_.geometry(); }
@@ -35,7 +36,8 @@ class ConvLayer {
   Cache make_cache(Index largest_batch) const {
     const Index columns = geometry().positions() * largest_batch;
     return {layer_.make_cache(columns), Matrix<Scalar>(geometry().patch(), columns),
-            Matrix<Scalar>(out_channels(), columns), Matrix<Scalar>(geometry().patch(), columns)};
+            Matrix<Scalar>(out_channels(), columns), Matrix<Scalar>(geometry().patch(), columns),
+            -1};
   }
 
   /// @param x in x n, @param y out x n, @param generator none, or one for training
@@ -100,11 +102,14 @@ class ConvLayer {
                        Compute&& compute) const {
     require_shape("LoraConv::forward", "x", x, in_features(), x.cols());
     require_shape("LoraConv::forward", "y", y, out_features(), x.cols());
+    require_distinct("LoraConv::forward", x, y);
     require_cache("LoraConv::forward", x.cols(), cache);
+    cache.samples = -1;
     auto patches = cache.patches.leftCols(columns(x));
     auto outputs = cache.outputs.leftCols(columns(x));
     patches_.template gather<Scalar>(x, patches);
     compute(patches, outputs);
+    cache.samples = x.cols();
     for (Index sample = 0; sample < x.cols(); ++sample) {
       image(y, sample) = of_sample(outputs, sample).transpose();
     }
@@ -140,6 +145,10 @@ class ConvLayer {
     require_shape("LoraConv::backward", "x", x, in_features(), x.cols());
     require_shape("LoraConv::backward", "dy", dy, out_features(), x.cols());
     require_cache("LoraConv::backward", x.cols(), cache);
+    if (cache.samples != x.cols()) {
+      throw StateError("LoraConv::backward: a batch of " + std::to_string(x.cols()) +
+                       " samples does not follow a forward pass of as many with this cache");
+    }
     for (Index sample = 0; sample < x.cols(); ++sample) {
       of_sample(cache.outputs, sample) = image(dy, sample).transpose();
     }

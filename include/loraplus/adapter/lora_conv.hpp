@@ -42,15 +42,11 @@ class LoraConv : public ConvLayer<LoraLinear<Frozen>> {
 
   /// With an adapter that was made for a weight and a geometry of this shape, as a LoraConvSet has
   /// them. With DoRA the weight must be the same: its norms are in the adapter.
-  /// @throws ArgumentError if the geometry is out of its range, ShapeError
+  /// @throws ArgumentError if the geometry is out of its range or the adapter has other groups,
+  /// ShapeError
   LoraConv(Frozen weight, const ConvGeometry& geometry, Adapter<Scalar> adapter)
-      : Base(kernels::Patches(geometry), {std::move(weight), std::move(adapter)}) {}
-
-  /// An adapter as the layer draws it, by itself. @throws as the constructors
-  template <RandomBits Generator>
-  static Adapter<Scalar> make_adapter(const Frozen& weight, const ConvGeometry& geometry,
-                                      const LoraOptions& options, Generator& generator) {
-    return {weight, drawn(weight, geometry, options, generator), options};
+      : Base(kernels::Patches(geometry), {std::move(weight), std::move(adapter)}) {
+    layer().adapter().require_groups("LoraConv", geometry.groups);
   }
 
   Index rank() const { return layer().rank(); }
@@ -91,28 +87,19 @@ class LoraConv : public ConvLayer<LoraLinear<Frozen>> {
   template <RandomBits Generator>
   LoraConv(kernels::Patches patches, Frozen weight, const LoraOptions& options,
            Generator& generator)
-      : Base(patches, {weight, drawn(weight, patches.geometry(), options, generator), options}) {}
+      : Base(patches, {weight,
+                       LowRank<Scalar>::grouped(weight.out_features(), weight.in_features(),
+                                                patches.geometry().groups, options, generator),
+                       options}) {}
 
   LoraConv(kernels::Patches patches, Frozen weight, const Factors<Scalar>& factors,
            const LoraOptions& options)
       : Base(patches,
              {weight,
-              LowRank<Scalar>(blocks_of(weight, patches.geometry(), factors.a.rows()), factors),
+              LowRank<Scalar>(OutputBlocks::grouped(weight.out_features(),
+                                                    patches.geometry().groups, factors.a.rows()),
+                              factors),
               options}) {}
-
-  /// One block of outputs for each group.
-  static OutputBlocks blocks_of(const Frozen& weight, const ConvGeometry& geometry, Index rank) {
-    return OutputBlocks::grouped(weight.out_features(), geometry.groups, rank);
-  }
-
-  template <RandomBits Generator>
-  static LowRank<Scalar> drawn(const Frozen& weight, const ConvGeometry& geometry,
-                               const LoraOptions& options, Generator& generator) {
-    if (!options.enabled_groups.empty()) {
-      throw ArgumentError("LoraConv: the groups are those of the geometry, not enabled_groups");
-    }
-    return {blocks_of(weight, geometry, options.rank), weight.in_features(), options, generator};
-  }
 };
 
 }  // namespace loraplus

@@ -20,7 +20,8 @@ class LoraConvSet : public ConvLayer<LoraSet<Frozen>> {
   /// @throws ArgumentError if the geometry is out of its range, ShapeError if the weight does not
   /// take the patches
   LoraConvSet(Frozen weight, const ConvGeometry& geometry)
-      : Base(kernels::Patches(geometry), LoraSet<Frozen>(std::move(weight))) {}
+      : Base(kernels::Patches(geometry),
+             LoraSet<Frozen>(std::move(weight), PatchGroups{geometry.groups})) {}
 
   const Frozen& weight() const { return set().weight(); }
 
@@ -31,11 +32,18 @@ class LoraConvSet : public ConvLayer<LoraSet<Frozen>> {
   /// A new adapter, drawn from the generator. @throws as LoraConv, and as LoraSet::add
   template <RandomBits Generator>
   void add(const std::string& name, const LoraOptions& options, Generator& generator) {
-    detail::require_no_bias(name, options);
-    set().add(name, LoraConv<Frozen>::make_adapter(weight(), Base::geometry(), options, generator));
+    set().add(name, options, generator);
   }
-  /// A copy of the adapter of another layer over this weight. @throws as LoraSet::add
+  /// A copy of the adapter of another layer over this weight, for images of whatever size.
+  /// @throws as LoraSet::add, and ArgumentError if the layer is another convolution
   void add(const std::string& name, const LoraConv<Frozen>& layer) {
+    ConvGeometry geometry = layer.geometry();
+    geometry.height.size = Base::geometry().height.size;
+    geometry.width.size = Base::geometry().width.size;
+    if (geometry != Base::geometry()) {
+      throw ArgumentError("LoraConvSet: '" + name +
+                          "' is an adapter for a convolution of another geometry");
+    }
     set().add(name, layer.layer().adapter());
   }
 
@@ -47,25 +55,10 @@ class LoraConvSet : public ConvLayer<LoraSet<Frozen>> {
 
   /// An adapter for each image of the next batches, see LoraSet. @throws as there
   void assign(Cache& cache, std::span<const std::string> names) const {
-    set().assign(cache.layer, names, Base::geometry().positions());
-  }
-
-  /// @param x in x n, @param y out x n, @param generator none, or one for training
-  /// @throws as LoraSet, and StateError for training with dropout, which LoraConv trains: a set
-  /// would take it from patches and not from the image
-  template <RandomBits... Generator>
-  void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache,
-               Generator&... generator) const {
-    if (sizeof...(Generator) == 1) require_no_dropout();
-    Base::forward(x, y, cache, generator...);
-  }
-
- private:
-  void require_no_dropout() const {
-    for (const std::string& name : set().active()) {
-      if (set().at(name)->dropout() == 0) continue;
-      throw StateError("LoraConvSet: '" + name + "' has dropout, which LoraConv trains, not a set");
-    }
+    const Index positions = Base::geometry().positions();
+    require_batch_fits("LoraConvSet::assign", static_cast<Index>(names.size()),
+                       cache.patches.cols() / positions);
+    set().assign(cache.layer, names, positions);
   }
 };
 

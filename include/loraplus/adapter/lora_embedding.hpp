@@ -83,6 +83,8 @@ class LoraEmbedding {
     require_tokens("LoraEmbedding::set_padding_index", {&token, 1}, vocabulary());
     padding_ = token;
   }
+  /// That token, or -1.
+  Index padding_index() const { return padding_; }
 
   /// A disabled adapter leaves the frozen embedding.
   void set_enabled(bool enabled) { enabled_ = enabled; }

@@ -6,39 +6,47 @@
 
 namespace loraplus {
 
-/// A frozen embedding with any number of named adapters: a LoraSet whose input is tokens, and whose
-/// adapters are drawn and trained as those of LoraEmbedding.
+/// A frozen embedding with any number of named adapters: a LoraSet whose inputs are tokens, and
+/// whose adapters are drawn and trained as those of LoraEmbedding.
 template <LookupWeight Frozen>
-class LoraEmbeddingSet {
+class LoraEmbeddingSet : public LoraSet<Frozen> {
+  using Base = LoraSet<Frozen>;
+
  public:
   using Scalar = typename Frozen::Scalar;
-  using Cache = typename LoraSet<Frozen>::Cache;
+  using Cache = typename Base::Cache;
 
   /// @param weight dim x vocabulary
-  explicit LoraEmbeddingSet(Frozen weight) : set_(std::move(weight)) {}
+  explicit LoraEmbeddingSet(Frozen weight) : Base(std::move(weight)) {}
 
-  Index vocabulary() const { return set_.in_features(); }
-  Index out_features() const { return set_.out_features(); }
-  const Frozen& weight() const { return set_.weight(); }
-
-  /// The adapters: what is active, scaled, merged, replaced and assigned to samples is there.
-  LoraSet<Frozen>& set() { return set_; }
-  const LoraSet<Frozen>& set() const { return set_; }
+  Index vocabulary() const { return Base::in_features(); }
 
   /// A new adapter, drawn from the generator. @throws as LoraEmbedding, and as LoraSet::add
   template <RandomBits Generator>
   void add(const std::string& name, const LoraOptions& options, Generator& generator) {
-    set_.add(name, LoraEmbedding<Frozen>::make_adapter(weight(), options, generator));
+    Base::add(name, LoraEmbedding<Frozen>::make_adapter(Base::weight(), options, generator));
+  }
+  /// An adapter that was made for this weight. @throws as LoraSet::add, and ArgumentError if it has
+  /// what an embedding does not have
+  void add(const std::string& name, Adapter<Scalar> adapter) {
+    require_embedding(name, adapter);
+    Base::add(name, std::move(adapter));
   }
   /// A copy of the adapter of another layer over this weight. @throws as LoraSet::add
   void add(const std::string& name, const LoraEmbedding<Frozen>& layer) {
-    set_.add(name, layer.adapter());
+    Base::add(name, layer.adapter());
   }
 
-  /// A copy of one adapter as a layer of its own: to be trained, saved, or given back by
-  /// set().replace. @throws ArgumentError if there is no such adapter
+  /// As LoraSet::replace. @throws as there, and as add
+  void replace(const std::string& name, Adapter<Scalar> adapter) {
+    require_embedding(name, adapter);
+    Base::replace(name, std::move(adapter));
+  }
+
+  /// A copy of one adapter as a layer of its own: to be trained, saved, or given back by replace.
+  /// @throws ArgumentError if there is no such adapter
   LoraEmbedding<Frozen> adapted(std::string_view name) const {
-    LoraEmbedding<Frozen> layer(weight(), *set_.at(name));
+    LoraEmbedding<Frozen> layer(Base::weight(), *Base::at(name));
     if (padding_ >= 0) layer.set_padding_index(padding_);
     return layer;
   }
@@ -48,31 +56,39 @@ class LoraEmbeddingSet {
     require_tokens("LoraEmbeddingSet::set_padding_index", {&token, 1}, vocabulary());
     padding_ = token;
   }
+  /// That token, or -1.
+  Index padding_index() const { return padding_; }
 
-  Cache make_cache(Index largest_batch) const { return set_.make_cache(largest_batch); }
-
-  /// An adapter for each token of the next batches, see LoraSet. @throws as there
-  void assign(Cache& cache, std::span<const std::string> names) const { set_.assign(cache, names); }
+  Cache make_cache(Index largest_batch) const {
+    Cache cache = Base::make_cache(largest_batch);
+    cache.has_x = false;
+    return cache;
+  }
 
   /// @param tokens n of them, @param y out x n @throws as LoraSet
   void forward(std::span<const Index> tokens, MatrixView<Scalar> y, Cache& cache) const {
-    set_.forward(tokens, y, cache);
+    Base::forward(tokens, y, cache);
   }
 
   /// Adds the gradients. @param tokens those of the forward pass, @param dy out x n
   /// @throws as LoraSet
   void backward(std::span<const Index> tokens, ConstMatrixView<Scalar> dy, Cache& cache) {
-    set_.backward(tokens, dy, cache, padding_);
+    Base::backward(tokens, dy, cache, padding_);
   }
 
   /// Shows those of the active adapters, <adapter>.lora_embedding_A, ... @throws as LoraSet
   template <typename Visitor>
   void visit_parameters(Visitor&& visit) {
-    set_.visit_parameters(visit, embedding_factors);
+    Base::visit_parameters(visit, embedding_factors);
   }
 
  private:
-  LoraSet<Frozen> set_;
+  static void require_embedding(const std::string& name, const Adapter<Scalar>& adapter) {
+    if (adapter.dropout() == 0 && !adapter.factors().has_bias()) return;
+    throw ArgumentError("LoraEmbeddingSet: '" + name +
+                        "' has dropout or lora_bias, which an embedding does not have");
+  }
+
   Index padding_ = -1;  // a token, or none
 };
 

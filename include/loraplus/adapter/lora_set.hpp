@@ -7,6 +7,11 @@
 
 namespace loraplus {
 
+/// That the inputs of a LoraSet are patches of images, and how many groups the outputs have.
+struct PatchGroups {
+  Index groups = 1;
+};
+
 /// A frozen weight with any number of named adapters, of which some are active:
 ///
 ///     y_0 = W x + b0,   y_k = y_{k-1} + s_k (B_k A_k x + b_k),   y = y_n
@@ -27,7 +32,7 @@ class LoraSet {
 
   /// What a pass needs; it grows when other adapters come into use.
   struct Cache {
-    const void* owner = nullptr;  // the set that made it
+    std::shared_ptr<const char> owner;  // the identity of the set that made it
     Index largest_batch = 0;
     detail::SetTerms<Scalar> terms;                         // of the last pass, or by assignment
     std::shared_ptr<const detail::SetState<Scalar>> fixed;  // what the next passes see, if any
@@ -35,13 +40,20 @@ class LoraSet {
     Index samples = -1;         // of the last forward pass that can be gone back through
     bool is_enabled = true;     // in that pass
     Matrix<Scalar> x, y;        // in, out x largest batch: the samples of one adapter
-    std::vector<Index> tokens;  // instead of x
+    std::vector<Index> tokens;  // the same of tokens
+    bool has_x = true;          // false where all inputs are tokens
   };
 
   explicit LoraSet(Frozen weight)
       : weight_(std::move(weight)), shared_(std::make_unique<Shared>()) {}
+  /// On patches of images: all adapters keep so many equal groups of outputs apart, and none is
+  /// trained with dropout. See LoraConvSet.
+  LoraSet(Frozen weight, PatchGroups patches) : LoraSet(std::move(weight)) {
+    patch_groups_ = patches.groups;
+  }
   /// The copy has adapters of its own; the frozen weight is shared if its copies share it.
   LoraSet(const LoraSet& other) : LoraSet(other.weight_) {
+    patch_groups_ = other.patch_groups_;
     State copy = *other.state();
     copy.table.detach();
     shared_->state = std::make_shared<const State>(std::move(copy));
@@ -63,8 +75,14 @@ class LoraSet {
   /// be none, for the bias belongs to the weight that all adapters share
   template <RandomBits Generator>
   void add(const std::string& name, const LoraOptions& options, Generator& generator) {
-    detail::require_no_bias(name, options);
-    add(name, Adapter<Scalar>(weight_, options, generator));
+    if (options.bias != BiasMode::none) {
+      throw ArgumentError("LoraSet: '" + name +
+                          "' cannot train the bias of the weight, which all adapters share");
+    }
+    if (patch_groups_ == 0) return add(name, Adapter<Scalar>(weight_, options, generator));
+    auto factors =
+        LowRank<Scalar>::grouped(out_features(), in_features(), patch_groups_, options, generator);
+    add(name, Adapter<Scalar>(weight_, std::move(factors), options));
   }
 
   /// An adapter that was made for this weight. @throws ArgumentError if the name is taken,
@@ -188,7 +206,7 @@ class LoraSet {
 
   Cache make_cache(Index largest_batch) const {
     Cache cache;
-    cache.owner = shared_.get();
+    cache.owner = shared_->identity;
     cache.largest_batch = largest_batch;
     return cache;
   }
@@ -202,7 +220,10 @@ class LoraSet {
   /// adapters are merged; the active ones are for all then
   void assign(Cache& cache, std::span<const std::string> names, Index columns = 1) const {
     require_cache(cache);
+    cache.samples = -1;
     cache.assigned = -1;
+    require_argument(columns >= 1, "LoraSet::assign", "columns must be at least 1",
+                     static_cast<double>(columns));
     if (names.empty()) return;
     const auto now = cache.fixed ? cache.fixed : state();
     if (now->merged) {
@@ -213,11 +234,17 @@ class LoraSet {
     detail::use_assigned(now->table, names, columns, cache.terms);
     cache.assigned = samples;
     cache.y.resize(out_features(), cache.largest_batch);
+    if (cache.has_x) cache.x.resize(in_features(), cache.largest_batch);
+    cache.tokens.reserve(static_cast<std::size_t>(cache.largest_batch));
   }
 
   /// What there is now is what the next passes with this cache see, until `release`: several sets
   /// can so be made to agree.
-  void fix(Cache& cache) const { cache.fixed = state(); }
+  /// @throws StateError if the cache was made by another set
+  void fix(Cache& cache) const {
+    require_cache(cache);
+    cache.fixed = state();
+  }
   void release(Cache& cache) const { cache.fixed.reset(); }
 
   /// Evaluation without a generator, training with one. @param x in x n, @param y out x n
@@ -283,6 +310,7 @@ class LoraSet {
     std::mutex writing;   // held while a change is made
     std::mutex pointing;  // held while `state` is read or set: a pass never waits for a merge
     std::shared_ptr<const State> state = std::make_shared<const State>();
+    std::shared_ptr<const char> identity = std::make_shared<const char>();  // caches keep it
   };
 
   std::shared_ptr<const State> state() const {
@@ -304,12 +332,15 @@ class LoraSet {
 
   std::shared_ptr<Adapter<Scalar>> checked(const std::string& name, Adapter<Scalar> adapter) const {
     adapter.require_fits("LoraSet: '" + name + "'", out_features(), in_features());
+    if (patch_groups_ > 0) {
+      adapter.require_groups("LoraSet: '" + name + "'", patch_groups_);
+    }
     adapter.factors().release_gradients();
     return std::make_shared<Adapter<Scalar>>(std::move(adapter));
   }
 
   void require_cache(const Cache& cache) const {
-    if (cache.owner != shared_.get()) {
+    if (cache.owner != shared_->identity) {
       throw StateError("LoraSet: the cache was made by another set");
     }
   }
@@ -338,7 +369,6 @@ class LoraSet {
   /// Some samples of a batch.
   static ConstMatrixView<Scalar> gather(ConstMatrixView<Scalar> x,
                                         const std::vector<Index>& samples, Cache& cache) {
-    cache.x.resize(x.rows(), cache.largest_batch);
     for (std::size_t i = 0; i < samples.size(); ++i) {
       cache.x.col(static_cast<Index>(i)) = x.col(samples[i]);
     }
@@ -370,7 +400,7 @@ class LoraSet {
     if (is_training && cache.assigned >= 0) {
       throw StateError("LoraSet: samples with adapters of their own are for evaluation only");
     }
-    if (is_training) now->require_trainable();
+    if (is_training) now->require_trainable(patch_groups_ > 0);
     if (cache.assigned >= 0) return forward_assigned(*now, input, y, cache);
     detail::use_active(*now, cache.largest_batch, cache.terms);
     if (now->merged) {
@@ -416,6 +446,7 @@ class LoraSet {
     const Index n = samples_of(input);
     require_input("LoraSet::backward", input);
     require_shape("LoraSet::backward", "dy", dy, out_features(), n);
+    require_cache(cache);
     if (!cache.is_enabled) return dy;
     if (cache.samples != n) {
       throw StateError(
@@ -438,6 +469,7 @@ class LoraSet {
   }
 
   Frozen weight_;
+  Index patch_groups_ = 0;  // of outputs, on patches; 0: the inputs are no patches
   std::unique_ptr<Shared> shared_;
 };
 

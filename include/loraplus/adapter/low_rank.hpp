@@ -46,6 +46,18 @@ class LowRank {
     initialize(options, generator);
   }
 
+  /// The same for equal groups of outputs, as a convolution has them.
+  /// @throws ArgumentError if an option is out of its range or is enabled_groups, or the groups do
+  /// not divide the rank
+  template <RandomBits Generator>
+  static LowRank grouped(Index out, Index in, Index groups, const LoraOptions& options,
+                         Generator& generator) {
+    if (!options.enabled_groups.empty()) {
+      throw ArgumentError("LoraConv: the groups are those of the geometry, not enabled_groups");
+    }
+    return {OutputBlocks::grouped(out, groups, validate(options).rank), in, options, generator};
+  }
+
   /// From what was trained elsewhere; rank, scaling and bias are its own.
   /// @throws ShapeError if its shapes do not fit together, ArgumentError if the rank is 0
   explicit LowRank(const Factors<Scalar>& trained)

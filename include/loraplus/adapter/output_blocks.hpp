@@ -12,6 +12,8 @@ namespace loraplus {
 struct OutputBlock {
   Index first;  ///< row of y
   Index size;
+
+  bool operator==(const OutputBlock&) const = default;
 };
 
 /// Which ranks of an adapter reach which outputs. With r ranks a block, block k of B is size x r
@@ -60,6 +62,7 @@ class OutputBlocks {
   /// The ranks of all blocks: rows of A.
   Index rank() const { return block_rank_ * static_cast<Index>(blocks_.size()); }
   bool is_whole() const { return blocks_.size() == 1 && blocks_[0].size == out_; }
+  bool operator==(const OutputBlocks&) const = default;
 
   /// The rows of all blocks together: those of their B, one below the other.
   Index adapted_outputs() const {

@@ -22,6 +22,7 @@ class DisabledScope {
 };
 
 /// While it lives, the scaling of all adapters of a set, or of a network of sets, is multiplied.
+/// What was merged meanwhile has that scale in it, and is unmerged with its end.
 template <typename Set>
 class ScaledScope {
  public:
@@ -29,7 +30,11 @@ class ScaledScope {
   ScaledScope(Set& set, double scale) : set_(set), before_(set.common_scale()) {
     set_.set_common_scale(before_ * scale);
   }
-  ~ScaledScope() { set_.set_common_scale(before_); }
+  ~ScaledScope() {
+    if (set_.common_scale() == before_) return;
+    set_.unmerge();
+    set_.set_common_scale(before_);
+  }
   ScaledScope(const ScaledScope&) = delete;
   ScaledScope(ScaledScope&&) = delete;
   ScaledScope& operator=(const ScaledScope&) = delete;

@@ -50,11 +50,17 @@ struct SetState {
   }
 
   /// @throws StateError if the active adapters cannot be trained together
-  void require_trainable() const {
+  void require_trainable(bool on_patches) const {
     if (merged) throw StateError("LoraSet: a training forward pass needs unmerge() first");
     for (const std::string& name : table.active()) {
       const Adapter<Scalar>& adapter = *table.at(name).adapter;
-      if (adapter.dropout() > 0 && adapter.magnitude() != nullptr) {
+      if (adapter.dropout() == 0) continue;
+      if (on_patches) {
+        throw StateError("LoraSet: '" + name +
+                         "' has dropout, which LoraConv trains, not a set: it would take it from "
+                         "patches and not from the image");
+      }
+      if (adapter.magnitude() != nullptr) {
         throw StateError("LoraSet: '" + name +
                          "' has dropout and DoRA, which LoraLinear trains, not a set");
       }
@@ -70,17 +76,20 @@ MergedAdapters<typename Frozen::Scalar> merge_adapters(
     std::vector<std::string> names) {
   using Scalar = typename Frozen::Scalar;
   const Matrix<Scalar> w0 = loraplus::to_matrix(weight);
+  const Vector<Scalar> b0 = loraplus::bias_of(weight);
+  if (!w0.allFinite() || !b0.allFinite()) {
+    throw NonFiniteError("LoraSet: the frozen weight is not finite");
+  }
   Matrix<Scalar> w = w0;
   Vector<Scalar> extra = Vector<Scalar>::Zero(weight.out_features());
   for (const std::string& name : names) {
     const auto& entry = table.at(name);
     entry.adapter->merge_into(w0, w, extra, static_cast<Scalar>(table.scale_of(entry)));
-    if (!w.allFinite() || !extra.allFinite()) {
+    if (!w.allFinite() || !(b0 + extra).allFinite()) {
       throw NonFiniteError("LoraSet: with '" + name + "' the merged weight is not finite");
     }
   }
-  extra += loraplus::bias_of(weight);
-  return {SharedWeight<Scalar>(std::move(w), std::move(extra)), std::move(names)};
+  return {SharedWeight<Scalar>(std::move(w), b0 + extra), std::move(names)};
 }
 
 }  // namespace loraplus::detail

@@ -138,7 +138,9 @@ class PeftModules {
     std::mt19937_64 generator;
     options.dropout = 0;
     options.bias = BiasMode::none;
-    return {layer.weight(), options, generator};
+    LoraEmbedding<Weight> made(layer.weight(), options, generator);
+    if (layer.padding_index() >= 0) made.set_padding_index(layer.padding_index());
+    return made;
   }
 
   std::vector<Module> modules_;

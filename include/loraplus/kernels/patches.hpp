@@ -26,6 +26,8 @@ struct ConvAxis {
     const Index room = size + 2 * padding - dilation * (kernel - 1) - 1;
     return room < 0 ? 0 : room / stride + 1;
   }
+
+  bool operator==(const ConvAxis&) const = default;
 };
 
 /// The geometry of a convolution of images, a sample a column: channels x height x width, the width
@@ -43,6 +45,8 @@ struct ConvGeometry {
   Index positions() const { return height.positions() * width.positions(); }
   /// Inputs that a position sees: channels x kernel height x kernel width.
   Index patch() const { return channels * height.kernel * width.kernel; }
+
+  bool operator==(const ConvGeometry&) const = default;
 };
 
 namespace kernels {
