@@ -5,3 +5,9 @@
 #define LORAPLUS_VERSION_MAJOR 0
 #define LORAPLUS_VERSION_MINOR 1
 #define LORAPLUS_VERSION_PATCH 0
+
+/// Whether the library is of this version or a newer one: `#if LORAPLUS_VERSION_GE(0, 1, 0)`.
+#define LORAPLUS_VERSION_GE(major, minor, patch)                          \
+  (LORAPLUS_VERSION_MAJOR != (major)   ? LORAPLUS_VERSION_MAJOR > (major) \
+   : LORAPLUS_VERSION_MINOR != (minor) ? LORAPLUS_VERSION_MINOR > (minor) \
+                                       : LORAPLUS_VERSION_PATCH >= (patch))
