@@ -54,7 +54,9 @@ Parts split(const personalise::Rows& rows, double held_back, std::mt19937_64& ge
   const auto test = static_cast<Index>(held_back * static_cast<double>(count));
   const auto part = [&](Index first, Index size) {
     const std::vector<Index> chosen(order.begin() + first, order.begin() + first + size);
-    return PairedData<float>{rows.inputs(Eigen::all, chosen), rows.targets(Eigen::all, chosen)};
+    // Whole columns; Eigen::all is no name of both Eigen 3.4 and 5.
+    return PairedData<float>{rows.inputs(Eigen::seqN(0, rows.inputs.rows()), chosen),
+                             rows.targets(Eigen::seqN(0, rows.targets.rows()), chosen)};
   };
   return {part(test, count - test), part(0, test)};
 }

@@ -72,7 +72,8 @@ class BidiagonalSvd {
     for (Index i = 0; i < n_; ++i) {
       if (d_(i) < 0) v_.col(i) = -v_.col(i);
     }
-    return {u_(Eigen::all, order), d_(order).cwiseAbs(), v_(Eigen::all, order)};
+    const auto all = Eigen::seqN(0, n_);  // Eigen::all is no name of both Eigen 3.4 and 5
+    return {u_(all, order), d_(order).cwiseAbs(), v_(all, order)};
   }
 
  private:
