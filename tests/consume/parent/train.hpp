@@ -1,0 +1,4 @@
+#pragma once
+
+/// Whether training an adapter lowers the loss.
+bool training_helps();
