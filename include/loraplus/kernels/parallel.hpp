@@ -42,6 +42,8 @@ class Team {
       run();
       return;
     }
+#else
+    static_cast<void>(threads_);  // one; GCC 11 warns of [[maybe_unused]] at a member
 #endif
     run();
   }
@@ -65,7 +67,7 @@ class Team {
   }
 
  private:
-  [[maybe_unused]] int threads_;
+  int threads_;
 };
 
 }  // namespace loraplus::kernels
