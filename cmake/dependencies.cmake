@@ -17,7 +17,7 @@ set(loraplus_json_advice " Install nlohmann_json:
    Debian, Ubuntu:  apt install nlohmann-json3-dev
    Fedora:          dnf install json-devel
    macOS:           brew install nlohmann-json
-   Windows:         vcpkg install nlohmann-json")
+   Windows:         not there yet, loraplus::io uses the files of POSIX")
 
 # Sets <name>_SOURCE_DIR to a folder with what the archive holds. The archive is downloaded here and not by
 # FetchContent, whose error could not say what to install instead; the rest is FetchContent's, with its
@@ -80,6 +80,12 @@ else()
   endif()
 endif()
 
+if(WIN32 AND LORAPLUS_IO STREQUAL "AUTO")
+  message(STATUS "loraplus::io is not there: it uses the files of POSIX")
+  set(LORAPLUS_IO OFF)
+elseif(WIN32 AND LORAPLUS_IO)
+  message(FATAL_ERROR "loraplus::io is not there on Windows yet: it uses the files of POSIX")
+endif()
 if(LORAPLUS_IO AND NOT TARGET nlohmann_json::nlohmann_json)
   find_package(nlohmann_json CONFIG QUIET)
   if(nlohmann_json_FOUND)
