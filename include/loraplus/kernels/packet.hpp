@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <loraplus/core/matrix.hpp>
+#include <type_traits>
 #include <utility>
 
 #if defined(__GNUC__)
@@ -96,17 +97,16 @@ LORAPLUS_ALWAYS_INLINE void keep_in_register([[maybe_unused]] Packet<Scalar>& pa
 
 namespace detail {
 
+/// For decltype alone: Eigen 5's half, which is its own packet, is no literal on some machines.
 template <typename P>
-constexpr int lanes(const P& /*packet*/) {
-  return Eigen::internal::unpacket_traits<P>::size;
-}
+std::integral_constant<int, Eigen::internal::unpacket_traits<P>::size> lanes(const P& packet);
 
 /// The largest packet of at most `Limit` scalars, by way of halves.
 template <int Limit, typename P>
 auto choose_square(const P& packet) {
   constexpr int size = Eigen::internal::unpacket_traits<P>::size;
   const typename Eigen::internal::unpacket_traits<P>::half half{};
-  if constexpr (size <= Limit || size == lanes(decltype(half){})) {
+  if constexpr (size <= Limit || size == decltype(detail::lanes(half))::value) {
     return packet;
   } else {
     return detail::choose_square<Limit>(half);
@@ -150,7 +150,7 @@ template <int Count, typename Scalar>
 LORAPLUS_ALWAYS_INLINE void store_sums(const Packet<Scalar> (&packets)[Count], Scalar s, bool keep,
                                        Scalar* to) {
   namespace internal = Eigen::internal;
-  constexpr int folded = detail::lanes(decltype(detail::fold(packets[0])){});
+  constexpr int folded = decltype(detail::lanes(detail::fold(packets[0])))::value;
   Scalar sums[Count < 4 ? 4 : Count] = {};
   if constexpr (folded == 4 && Count <= 4) {
     auto four = detail::four_sums<Count>(packets, s);
@@ -171,7 +171,7 @@ LORAPLUS_ALWAYS_INLINE void store_sums(const Packet<Scalar> (&packets)[Count], S
 
 /// The side of the square that transpose() works on, at most `Limit`.
 template <typename Scalar, int Limit>
-inline constexpr int square_size = detail::lanes(detail::Square<Scalar, Limit>{});
+inline constexpr int square_size = decltype(detail::lanes(detail::Square<Scalar, Limit>{}))::value;
 
 /// to(i, j) = from(j, i) for a square of square_size. Columns are contiguous.
 template <int Limit, typename Scalar>

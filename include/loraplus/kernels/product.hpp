@@ -88,8 +88,9 @@ struct ProductBuffers {
   alignas(64) Scalar h[fused_rank * pass_samples];
 };
 
+/// Not constexpr, for scalars that are no literals.
 template <typename Scalar>
-inline constexpr Scalar no_bias[outer_height<Scalar>] = {};
+inline const Scalar no_bias[outer_height<Scalar>] = {};
 
 /// One pass over ranges of rows, of columns and of samples.
 template <typename Scalar, typename Factor>
