@@ -374,6 +374,25 @@ TEST_CASE("K5: with DoRA only the first of the active adapters of a network are 
   CHECK(test::same_bits(output(network, x), before));
 }
 
+TEST_CASE("K5: an adapter that leaves a layer where DoRA would follow on it is replaced in all") {
+  const auto base = frozen_network();
+  const auto x = test::random_matrix<double>(6, 2, 4);
+  MultiAdapterMlp network(base);
+  network.add("d", trained_network(base, {.lora = {.rank = 2, .dora = true}}, 2));
+  network.add("m", trained_network(base, {.lora = {.rank = 2}}, 3));
+  network.add("n", trained_network(base, {.lora = {.rank = 2}}, 4));
+  network.set_active({"n"});
+  network.merge({"m"});
+  const auto first = trained_network(base, {.lora = {.rank = 3}, .targets = {"fc1"}}, 5);
+  network.replace("n", first);  // in fc2 and fc3 "n" was the only active one, and "d" is there
+  CHECK(network.active() == Names{"n"});
+  CHECK(all_merged(network, {"m"}));
+  CHECK(network.layers().layer("fc2").active().empty());
+  CHECK_FALSE(network.layers().layer("fc3").contains("n"));
+  network.unmerge();
+  CHECK(test::relative_distance(output(network, x), predict(first, x)) < 1e-13);
+}
+
 TEST_CASE("T5, T6: the scale of one adapter of a network, in all of its layers") {
   const auto base = frozen_network();
   const auto x = test::random_matrix<double>(6, 4, 4);

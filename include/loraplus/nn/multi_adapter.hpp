@@ -335,6 +335,8 @@ class MultiAdapterMlp {
       throw ArgumentError("MultiAdapterMlp: '" + name + "' cannot be the name of an adapter");
     }
     const double scale = scales_.try_emplace(name, 1).first->second;
+    Names others = active_;
+    std::erase(others, name);
     for (std::size_t i = 0; i < adapters.size(); ++i) {
       LoraSet<Weight>& set = layers_.stages()[i].layer;
       const bool was_there = set.contains(name);
@@ -344,11 +346,12 @@ class MultiAdapterMlp {
         set.add(name, std::move(*adapters[i]));
         set.set_scale(name, scale);
       } else if (was_there) {
+        set.set_active(those_of(set, others));  // or it would choose another, which may be refused
         set.erase(name);
       }
     }
     if (scales_.size() == 1 && !is_replacement) active_ = {name};
-    activate(active_);  // a set chooses for itself who is active after an addition or an erasure
+    activate(active_);  // a set chooses for itself who is active after its first addition
   }
 
   void require_not_merged(const std::string& name) const {
