@@ -49,6 +49,7 @@
 #include <loraplus/optim/lora_fa.hpp>
 #include <loraplus/optim/lora_plus.hpp>
 #include <loraplus/optim/optimizer.hpp>
+#include <loraplus/optim/regularized_rule.hpp>
 #include <loraplus/optim/riemannian.hpp>
 #include <loraplus/optim/schedule.hpp>
 #include <loraplus/optim/sgd.hpp>

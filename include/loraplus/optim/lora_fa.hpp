@@ -2,6 +2,7 @@
 #pragma once
 
 #include <loraplus/optim/factor_pair.hpp>
+#include <loraplus/optim/regularized_rule.hpp>
 
 namespace loraplus {
 
@@ -17,38 +18,22 @@ namespace loraplus {
 /// (Initialization::both_uniform); there PEFT takes steps that move nothing. The gradient of A is
 /// still computed.
 template <UpdateRule Rule>
-struct LoraFa : Rule {
-  double regularization = 1e-8;
+struct LoraFa : detail::RegularizedRule<LoraFa<Rule>, Rule> {
+  static constexpr const char* kind = "LoraFa";
 
   static constexpr bool pairs_embeddings = true;
   static constexpr bool freezes(FactorKind factor) { return factor == FactorKind::a; }
 
-  static std::string name() { return "LoraFa " + Rule::name(); }
-
-  template <typename Visitor>
-  void visit_settings(Visitor&& visit) const {
-    Rule::visit_settings(visit);
-    visit("regularization", regularization);
-  }
-
-  void validate() const {
-    Rule::validate();
-    require_argument(std::isfinite(regularization) && regularization > 0, "LoraFa",
-                     "the regularization must be positive and finite", regularization);
-  }
+  // NOLINTNEXTLINE(google-explicit-constructor): a rule may stand for it, as for an aggregate
+  LoraFa(const Rule& rule = {}, double d = 1e-8) : detail::RegularizedRule<LoraFa, Rule>(rule, d) {}
 
   template <RealScalar Scalar>
   bool precondition(FactorPair<Scalar>& pair, GramSolver& solver) const {
-    if (!solver.factorize(pair.a, regularization)) return false;
+    if (!solver.factorize(pair.a, this->regularization)) return false;
     const auto s = static_cast<double>(pair.scaling);
     solver.solve(1 / (s * s), pair.b_gradient_transposed);
     return true;
   }
 };
-
-template <typename Rule>
-LoraFa(const Rule&) -> LoraFa<Rule>;
-template <typename Rule>
-LoraFa(const Rule&, double) -> LoraFa<Rule>;
 
 }  // namespace loraplus

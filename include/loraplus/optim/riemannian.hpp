@@ -2,6 +2,7 @@
 #pragma once
 
 #include <loraplus/optim/factor_pair.hpp>
+#include <loraplus/optim/regularized_rule.hpp>
 
 namespace loraplus {
 
@@ -17,36 +18,21 @@ namespace loraplus {
 /// no harm, but the first steps after it are large under SGD. PEFT calls d `reg`; d = 1e-6 and 1e-2
 /// are both in use.
 template <UpdateRule Rule>
-struct Riemannian : Rule {
-  double regularization = 1e-6;
+struct Riemannian : detail::RegularizedRule<Riemannian<Rule>, Rule> {
+  static constexpr const char* kind = "Riemannian";
 
-  static std::string name() { return "Riemannian " + Rule::name(); }
-
-  template <typename Visitor>
-  void visit_settings(Visitor&& visit) const {
-    Rule::visit_settings(visit);
-    visit("regularization", regularization);
-  }
-
-  void validate() const {
-    Rule::validate();
-    require_argument(std::isfinite(regularization) && regularization > 0, "Riemannian",
-                     "the regularization must be positive and finite", regularization);
-  }
+  // NOLINTNEXTLINE(google-explicit-constructor): a rule may stand for it, as for an aggregate
+  Riemannian(const Rule& rule = {}, double d = 1e-6)
+      : detail::RegularizedRule<Riemannian, Rule>(rule, d) {}
 
   template <RealScalar Scalar>
   bool precondition(FactorPair<Scalar>& pair, GramSolver& solver) const {
-    if (!solver.factorize(pair.b_transposed, regularization)) return false;
+    if (!solver.factorize(pair.b_transposed, this->regularization)) return false;
     solver.solve(1, pair.a_gradient);
-    if (!solver.factorize(pair.a, regularization)) return false;
+    if (!solver.factorize(pair.a, this->regularization)) return false;
     solver.solve(1, pair.b_gradient_transposed);
     return true;
   }
 };
-
-template <typename Rule>
-Riemannian(const Rule&) -> Riemannian<Rule>;
-template <typename Rule>
-Riemannian(const Rule&, double) -> Riemannian<Rule>;
 
 }  // namespace loraplus
