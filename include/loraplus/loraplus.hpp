@@ -31,6 +31,7 @@
 #include <loraplus/frozen/grouped_weight.hpp>
 #include <loraplus/frozen/packed_weight.hpp>
 #include <loraplus/frozen/row_norms.hpp>
+#include <loraplus/frozen/same_weight.hpp>
 #include <loraplus/frozen/shared_weight.hpp>
 #include <loraplus/frozen/weight_view.hpp>
 #include <loraplus/kernels/patches.hpp>

@@ -116,6 +116,51 @@ TEST_CASE("T20: a trained network of PiSSA goes back to plain adapters over the 
   }
 }
 
+TEST_CASE("a conversion keeps what is disabled, and refuses what is merged") {
+  const auto base = untouched_network<double>();
+  const auto initial = adapt(base, {}, principal<double>);
+  auto trained = initial;
+  train_on_noise(trained);
+  auto& layer = *trained.stages()[1].layer.get_if<LoraLinear<PackedWeight<double>>>();
+  layer.set_enabled(false);
+  const auto plain = to_plain(base, trained, initial);
+  CHECK(adapted_layer(plain, "fc1").enabled());
+  CHECK_FALSE(adapted_layer(plain, "fc2").enabled());
+  layer.merge();
+  const auto refusal = [&](const auto& after, const auto& before) {
+    return test::message_of<loraplus::StateError>([&] { to_plain(base, after, before); });
+  };
+  CHECK(test::contains(refusal(trained, initial), "'fc2' is merged"));
+  CHECK(test::contains(refusal(initial, trained), "'fc2' is merged"));
+}
+
+TEST_CASE("first factors with a bias of B are refused, with a bias of zero they are not") {
+  const auto base = untouched_network<double>();
+  const auto biased = [&](double bias) {
+    return adapt(base, {}, [&](const std::string& name, const Matrix<double>& w) {
+      auto factors = principal(name, w);
+      factors.bias.setConstant(w.rows(), name == "fc2" ? bias : 0);
+      return factors;
+    });
+  };
+  CHECK(test::contains(test::message_of<loraplus::ArgumentError>([&] { biased(1e-3); }), "'fc2'"));
+  CHECK(adapted_layer(biased(0), "fc2").factors().has_bias());
+}
+
+TEST_CASE("a trained network is initialised as its frozen copy; its originals stay with it") {
+  std::mt19937_64 generator{1};
+  const auto trained = loraplus::make_mlp<float>({6, 9, 7, 4}, Activation::tanh, generator);
+  const auto x = test::random_matrix<float>(6, 5, 4);
+  const auto frozen = freeze(trained, {.keep_original = true});
+  const auto of_frozen = adapt(frozen, {}, principal<float>);
+  const auto of_trained = adapt(trained, {}, principal<float>);
+  CHECK(test::same_bits(predict(of_trained, x), predict(of_frozen, x)));
+  CHECK(test::relative_distance(predict(of_trained, x), predict(trained, x)) < 1e-6);
+  const auto& weight = adapted_layer(of_frozen, "fc1").weight();
+  CHECK(test::same_bits(weight.original(), to_matrix(weight)));
+  CHECK(weight.copies() == loraplus::Copies::two);
+}
+
 TEST_CASE("a converted network is an adapter beside others over one copy of the weights") {
   const auto base = untouched_network<double>();
   const auto x = test::random_matrix<double>(6, 5, 4);
@@ -124,6 +169,13 @@ TEST_CASE("a converted network is an adapter beside others over one copy of the 
   train_on_noise(trained);
   loraplus::MultiAdapterMlp network(base);
   network.add("converted", to_plain(base, trained, initial));
+  for (const auto& unconverted : {initial, trained}) {
+    const auto refusal = [](auto&& change) {
+      return test::message_of<loraplus::ArgumentError>(change);
+    };
+    CHECK(test::contains(refusal([&] { network.add("b", unconverted); }), "'fc1' of 'b'"));
+    CHECK(test::contains(refusal([&] { network.replace("converted", unconverted); }), "to_plain"));
+  }
   auto cache = network.make_cache(5);
   Matrix<double> y(4, 5);
   network.forward(x, y, cache);

@@ -220,6 +220,13 @@ TEST_CASE("what no adapter can be is refused with its layer, and nothing is chan
       test::contains(message(trained_network(base, {.lora = {.bias = BiasMode::all}}, 2)), "bias"));
   CHECK(test::contains(message(trained_network(frozen_network(Activation::relu), {}, 2)),
                        "activation"));
+  auto other_base = frozen_network();
+  other_base.stages()[1].layer =
+      loraplus::FrozenLinear(Weight(test::random_matrix<double>(7, 9, 6)));
+  for (const Names& targets : {Names{"fc1"}, Names{"fc2"}}) {
+    const auto other = trained_network(other_base, {.targets = targets}, 2);
+    CHECK(test::contains(message(other), "'fc2' of 'b' stands on another frozen weight"));
+  }
   CHECK(
       test::contains(test::message_of<loraplus::ArgumentError>([&] { network.replace("b", fine); }),
                      "'b'; there are a"));

@@ -125,6 +125,11 @@ class PackedWeight {
   Index out_features() const { return data_->out; }
   Copies copies() const { return data_->packed.both() ? Copies::two : Copies::one; }
 
+  /// How it was packed.
+  PackOptions options() const { return {copies(), keeps_original()}; }
+  /// Whether the two share their memory.
+  bool is_same_object(const PackedWeight& other) const { return data_ == other.data_; }
+
   /// The bytes held for W, the original included.
   std::size_t bytes() const {
     return data_->packed.bytes() +
@@ -134,7 +139,7 @@ class PackedWeight {
   /// The matrix as it was given, out x in.
   /// @throws StateError if it was not kept; copy_to gives the same coefficients
   const Matrix<Scalar>& original() const {
-    if (data_->original.rows() != out_features() || data_->original.cols() != in_features()) {
+    if (!keeps_original()) {
       throw StateError("PackedWeight: the original was not kept, see PackOptions");
     }
     return data_->original;
@@ -216,6 +221,10 @@ class PackedWeight {
     Vector<Scalar> b;         // out, or empty
     Matrix<Scalar> original;  // out x in, or empty
   };
+
+  bool keeps_original() const {
+    return data_->original.rows() == out_features() && data_->original.cols() == in_features();
+  }
 
   std::shared_ptr<const Data> data_;
 };

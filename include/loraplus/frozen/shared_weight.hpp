@@ -37,6 +37,9 @@ class SharedWeight {
     kernels::affine_backward<Scalar>(data_->w, dy, dx);
   }
 
+  /// Whether the two share their matrix.
+  bool is_same_object(const SharedWeight& other) const { return data_ == other.data_; }
+
   /// The shared matrix, out x in.
   const Matrix<Scalar>& weight() const { return data_->w; }
 

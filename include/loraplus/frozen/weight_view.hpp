@@ -60,6 +60,12 @@ class WeightView {
     kernels::lookup<Scalar>(weight(), bias(), tokens, y);
   }
 
+  /// Whether the two view the same memory.
+  bool is_same_object(const WeightView& other) const {
+    return w_ == other.w_ && rows_ == other.rows_ && cols_ == other.cols_ &&
+           stride_ == other.stride_ && b_ == other.b_;
+  }
+
   /// w = W. @param w out x in
   /// @throws ShapeError
   void copy_to(MatrixView<Scalar> w) const {

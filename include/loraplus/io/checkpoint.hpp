@@ -28,10 +28,6 @@ inline constexpr const char* checkpoint_format = "loraplus checkpoint 2";
 inline const std::string note_prefix = "note.";
 inline const std::string setting_prefix = "setting.";
 
-/// How far, relative to its size, the product of a frozen weight may be from the one stored: more
-/// than float rounds differently on another machine.
-inline constexpr double product_tolerance = 1e-4;
-
 template <typename Generator>
 std::string generator_text(const Generator& generator) {
   std::ostringstream text;
@@ -171,8 +167,7 @@ template <typename Scalar>
 void require_products(const Safetensors& file, const ModelFacts<Scalar>& facts) {
   for (const auto& [name, product] : facts.products()) {
     const TensorView tensor = file.at("frozen." + name);
-    const auto distance = (tensor.in_place<Scalar>() - product).norm();
-    if (!(distance <= static_cast<Scalar>(product_tolerance) * product.norm())) {
+    if (!is_same_product(tensor.in_place<Scalar>(), product)) {
       tensor.fail("was made over another frozen weight");
     }
   }

@@ -280,6 +280,10 @@ inline PeftConfig base_config(const SavePeftOptions& options) {
 /// biases, and layers trained in full as modules_to_save. PEFT also trains in full a layer whose
 /// name ends like one of these; it is saved in full, too. Killed at any moment, load_peft finds the
 /// old adapter or the new one, never one's tensors with the other's configuration.
+///
+/// The frozen weights are not saved, and adapters are loaded over those that the base of the reader
+/// has. A network that stands on other ones, as after an initialisation that changed them (PiSSA,
+/// ...), is saved by way of to_plain: here nobody can tell.
 /// @param base the configuration that the adapter was loaded with: what the network does not know
 /// (base_model_name_or_path, task_type, init_lora_weights, use_rslora, fan_in_fan_out) is taken
 /// from it, and modules, ranks and alphas in its words where these still say what the network is;

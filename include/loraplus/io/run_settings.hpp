@@ -6,7 +6,7 @@
 
 #include <array>
 #include <charconv>
-#include <loraplus/frozen/frozen_weight.hpp>
+#include <loraplus/frozen/same_weight.hpp>
 #include <loraplus/nn/activation_layer.hpp>
 #include <loraplus/nn/mlp.hpp>
 #include <loraplus/nn/one_of.hpp>
@@ -63,9 +63,8 @@ void add_settings(const Optimizer& optimizer, RunSettings& settings) {
 }
 
 /// What the layers of a model tell beside their parameters: activations, scalings and dropout as
-/// settings, and for each frozen weight W x + b of a vector x that is always the same. Any frozen
-/// weight has that product, and with another W or b it is another. What a layer of the user's has
-/// besides its parameters is not seen.
+/// settings, and the fixed_product of each frozen weight. What a layer of the user's has besides
+/// its parameters is not seen.
 template <RealScalar Scalar>
 class ModelFacts {
  public:
@@ -127,7 +126,7 @@ class ModelFacts {
     if constexpr (requires {
                     requires FrozenWeight<std::remove_cvref_t<decltype(layer.weight())>>;
                   }) {
-      add_product(name, layer.weight());
+      products_[name] = fixed_product(layer.weight());
     }
   }
 
@@ -153,15 +152,6 @@ class ModelFacts {
       append(axis.padding);
       append(axis.dilation);
     }
-  }
-
-  template <FrozenWeight Weight>
-  void add_product(const std::string& name, const Weight& weight) {
-    std::mt19937_64 generator;  // as the standard seeds it
-    Vector<Scalar> x(weight.in_features()), y(weight.out_features());
-    loraplus::fill_uniform(x, generator, -1, 1);
-    weight.forward(x, y);
-    products_[name] = std::move(y);
   }
 
   RunSettings settings_;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <loraplus/adapter/lora_set.hpp>
+#include <loraplus/frozen/same_weight.hpp>
 #include <loraplus/nn/adapt.hpp>
 #include <map>
 #include <mutex>
@@ -36,10 +37,12 @@ class MultiAdapterMlp {
   /// The layers; to be changed through this network only.
   const Layers& layers() const { return layers_; }
 
-  /// The adapters of a network that was adapted from the same base; they are copied.
+  /// The adapters of a network that was adapted from the same base; they are copied. After an
+  /// initialisation that changed the weights (PiSSA, ...) it is to_plain that gives such a network.
   /// @throws ArgumentError if the name is taken, the layers are called differently, or one is
-  /// trained in full or has a trained bias, which belong to a network and not to an adapter;
-  /// ShapeError. Nothing is changed then
+  /// trained in full, has a trained bias, which belong to a network and not to an adapter, or
+  /// stands on another frozen weight (its product with a vector differs by more than 1e-4 of its
+  /// size); ShapeError. Nothing is changed then
   void add(const std::string& name, const AdaptedMlp<Weight>& adapted) {
     change(name, adapted, false);
   }
@@ -318,6 +321,15 @@ class MultiAdapterMlp {
                        ", here it is " +
                        detail::shape_text(own.layer.out_features(), own.layer.in_features()));
     }
+    const bool has_same_weight = stage.layer.visit([&](const auto& layer) {
+      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(layer.weight())>, Weight>) {
+        return detail::is_same_weight(own.layer.weight(), layer.weight());
+      }
+      return false;
+    });
+    require(has_same_weight,
+            "stands on another frozen weight than here: if an initialisation changed it (PiSSA, "
+            "...), give what to_plain makes of the network");
   }
 
   void change(const std::string& name, const AdaptedMlp<Weight>& adapted, bool is_replacement) {
