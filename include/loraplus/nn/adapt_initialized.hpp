@@ -38,13 +38,32 @@ Weight residual_weight(const Weight& weight, const Matrix<typename Weight::Scala
   if (starts_at_zero(factors)) return weight;
   Matrix<Scalar> rest = residual(w, factors);
   if constexpr (std::is_same_v<Weight, PackedWeight<Scalar>>) {
-    return Weight(rest, weight.bias(), {.copies = weight.copies()});
+    return Weight(rest, weight.bias(), weight.options());
   } else {
     return Weight(std::move(rest), Vector<Scalar>(weight.bias()));
   }
 }
 
-/// A trained adapter as one over the untouched weight, with dropout, trained bias and DoRA.
+/// @throws ArgumentError if the factors add a bias to a layer of this name, which no residual
+/// weight takes away
+template <typename Scalar>
+const Factors<Scalar>& require_no_start_bias(const std::string& name,
+                                             const Factors<Scalar>& factors) {
+  if (factors.bias.isZero(0)) return factors;
+  throw ArgumentError("adapt: the first factors of '" + name +
+                      "' have a bias that is not zero, with which the network would not compute "
+                      "what it did");
+}
+
+/// @throws StateError
+template <FrozenWeight Weight>
+void require_unmerged(const std::string& name, const LoraLinear<Weight>& layer) {
+  if (!layer.merged()) return;
+  throw StateError("to_plain: '" + name + "' is merged, it needs unmerge() first");
+}
+
+/// A trained adapter as one over the untouched weight, with dropout, trained bias and DoRA;
+/// it is enabled if that is.
 template <FrozenWeight Weight>
 LoraLinear<Weight> plain_layer(const Weight& weight, LoraLinear<Weight> trained,
                                const LoraLinear<Weight>& initial) {
@@ -61,6 +80,7 @@ LoraLinear<Weight> plain_layer(const Weight& weight, LoraLinear<Weight> trained,
   plain.visit_parameters([&](auto parameter) {
     if (parameter.name == "bias") parameter.value = bias.array();
   });
+  plain.set_enabled(trained.enabled());
   return plain;
 }
 
@@ -75,7 +95,8 @@ LoraLinear<Weight> plain_layer(const Weight& weight, LoraLinear<Weight> trained,
 /// the network, which is left as it is. Rank and scaling are those of the factors; of the options'
 /// `lora`, dropout, bias and dora are asked. Keep a copy of the result: with it `to_plain` takes
 /// the trained network back to the untouched weights.
-/// @throws ArgumentError as adapt, ShapeError if factors do not fit, and what `initialize` throws
+/// @throws ArgumentError as adapt, or if factors have a bias of B that is not zero; ShapeError if
+/// they do not fit; and what `initialize` throws
 template <RemadeWeight Weight, InitializesFactors<typename Weight::Scalar> Initialize>
 AdaptedMlp<Weight> adapt(const FrozenMlp<Weight>& network, const AdaptOptions& options,
                          Initialize&& initialize) {
@@ -83,13 +104,23 @@ AdaptedMlp<Weight> adapt(const FrozenMlp<Weight>& network, const AdaptOptions& o
     const Weight& weight = stage.layer.weight();
     const Matrix<typename Weight::Scalar> w = to_matrix(weight);
     const Factors<typename Weight::Scalar> factors = initialize(stage.name, w);
+    detail::require_no_start_bias(stage.name, factors);
     return LoraLinear<Weight>(detail::residual_weight(weight, w, factors), factors, options.lora);
   });
 }
 
+/// The same for a trained network, which is copied and left as it is: `to_plain` takes a freeze of
+/// it.
+template <RealScalar Scalar, InitializesFactors<Scalar> Initialize>
+AdaptedMlp<PackedWeight<Scalar>> adapt(const Mlp<Linear<Scalar>>& network,
+                                       const AdaptOptions& options, Initialize&& initialize) {
+  return adapt(freeze(network), options, initialize);
+}
+
 /// A network that was adapted by an initialisation, and trained, as plain adapters over the
 /// untouched one, to be saved beside it or added to a MultiAdapterMlp: layer by layer to_plain, so
-/// the ranks are doubled where the initialisation changed the weight. (PEFT does so while saving,
+/// the ranks are doubled where the initialisation changed the weight. A disabled layer stays so.
+/// (PEFT does so while saving,
 /// with path_initial_model_for_weight_conversion.)
 /// @param network the one that was adapted @param initial a copy of `trained` before training
 /// @throws ArgumentError if the three have not the same layers, StateError if a layer is merged
@@ -110,6 +141,8 @@ AdaptedMlp<Weight> to_plain(const FrozenMlp<Weight>& network, const AdaptedMlp<W
     if (before == nullptr) {
       throw ArgumentError("to_plain: '" + stage.name + "' of the initial network is not adapted");
     }
+    detail::require_unmerged(stage.name, *adapted);
+    detail::require_unmerged(stage.name, *before);
     return detail::plain_layer(stage.layer.weight(), *adapted, *before);
   });
 }
