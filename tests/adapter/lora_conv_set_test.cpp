@@ -168,6 +168,27 @@ TEST_CASE("T18: a weighted sum of adapters of a convolution") {
                                     2 * (predict(convs.adapted("b"), x) - y0)) < 1e-13);
 }
 
+TEST_CASE("T18: a weighted sum of adapters of a convolution in groups, exact by cat and svd") {
+  auto convs = convolutions(2);
+  using loraplus::Combination;
+  add_weighted(convs.set(), "cat", {{"a", 0.5}, {"b", 2}});
+  add_weighted(convs.set(), "svd", {{"a", 0.5}, {"b", 2}},
+               {.type = Combination::svd, .svd_rank = 2});
+  CHECK(convs.set().at("cat")->rank() == 8);
+  CHECK(convs.set().at("svd")->rank() == 4);
+  CHECK(convs.set().at("cat")->factors().blocks().block_rank() == 4);
+  const auto x = test::random_matrix<double>(convs.in_features(), 3, 5);
+  auto base = convs.adapted("a");
+  base.layer().set_enabled(false);
+  const Matrix<double> y0 = predict(base, x);
+  const Matrix<double> expected =
+      y0 + 0.5 * (predict(convs.adapted("a"), x) - y0) + 2 * (predict(convs.adapted("b"), x) - y0);
+  for (const auto* name : {"cat", "svd"}) {
+    convs.set().set_active({name});
+    CHECK(test::relative_distance(predict(convs, x), expected) < 1e-13);
+  }
+}
+
 TEST_CASE("O11: LoRA+ trains the magnitude of a convolution in a set with A") {
   auto convs = convolutions();
   convs.set().set_active({"d"});

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Adapters and networks go from PyTorch with PEFT to loraplus and back, and what the example personalise
-# saves is shown by its predict.py, see interop.py. On Debian and Ubuntu it first installs what is missing, and PyTorch and PEFT from PyPI into a virtual environment.
+# saves is shown by its predict.py, see interop.py. On Debian and Ubuntu it first installs what is
+# missing, and PyTorch and PEFT from PyPI into a virtual environment.
 #
 # Everything it makes is in build/interop, or in INTEROP_DIR if that is set; INTEROP_VENV names a virtual
 # environment that has PyTorch, PEFT and safetensors already.

@@ -22,8 +22,7 @@ enum class Initialization {
   /// A = 0, B ~ U(-1/sqrt(r), 1/sqrt(r)): Init[2], with which the LoRA+ paper ran its experiments.
   b_uniform,
   /// A ~ U(-1/sqrt(in), 1/sqrt(in)), B and its bias ~ U(-1/sqrt(r), 1/sqrt(r)): "false" of PEFT.
-  /// The
-  /// adapted layer does not begin as the frozen one.
+  /// The adapted layer does not begin as the frozen one.
   both_uniform,
 };
 

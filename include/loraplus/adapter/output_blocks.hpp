@@ -55,6 +55,14 @@ class OutputBlocks {
     return {out, rank, std::move(chosen)};
   }
 
+  /// The same outputs with so many ranks a block.
+  OutputBlocks with_block_rank(Index rank) const { return {out_, rank, blocks_}; }
+
+  /// Whether the blocks are those of the other, of whatever ranks.
+  bool has_outputs_of(const OutputBlocks& other) const {
+    return out_ == other.out_ && blocks_ == other.blocks_;
+  }
+
   Index out_features() const { return out_; }
   std::span<const OutputBlock> blocks() const { return blocks_; }
   /// r, the ranks of one block: columns of its B.
