@@ -2,15 +2,16 @@
 //
 //   family.json              what to do
 //   base.safetensors         the frozen weights of modules, saved from PyTorch
-//   data.safetensors         for each module its inputs, samples first; for "combine" the factors
-//   of
-//                            adapters, for "initialize" a weight
-//   adapter/                 an adapter that PEFT saved
+//   data.safetensors         for each module its inputs, samples first; for "sets" the gradients of
+//                            its outputs too; for "combine" the factors of adapters, for
+//                            "initialize" a weight, and inputs of it
+//   adapter/                 an adapter that PEFT saved; for "sets" several, each below its name
 //
 // it writes
 //
-//   result.safetensors       for each module its outputs, and those of the merged module; what was
-//                            combined and initialised
+//   result.safetensors       for each module its outputs, and those of the merged module; of sets
+//                            the gradients too, and the outputs of a batch with an adapter for each
+//                            sample; what was combined and initialised
 //   saved/                   the adapter, saved again
 #include <fstream>
 #include <iostream>
@@ -18,6 +19,8 @@
 #include <loraplus/adapter/decompose.hpp>
 #include <loraplus/adapter/initialize.hpp>
 #include <loraplus/adapter/initialize_data.hpp>
+#include <loraplus/adapter/lora_conv_set.hpp>
+#include <loraplus/adapter/lora_embedding_set.hpp>
 #include <loraplus/io/peft_modules.hpp>
 #include <loraplus/loraplus.hpp>
 
@@ -46,6 +49,14 @@ struct Folder {
   }
   /// The inputs of a module, a column a sample.
   Matrix<float> inputs(const std::string& module) const { return matrix(module).transpose(); }
+  std::vector<Index> tokens(const std::string& module) const {
+    const Matrix<float> numbers = inputs(module);
+    std::vector<Index> tokens;
+    for (const float number : numbers.reshaped()) {
+      tokens.push_back(static_cast<Index>(number));
+    }
+    return tokens;
+  }
 };
 
 ConvAxis axis(const Json& spec, std::size_t i) {
@@ -81,11 +92,59 @@ GroupedWeight<PackedWeight<float>> grouped(const Folder& folder, const std::stri
   return GroupedWeight<PackedWeight<float>>(std::move(parts));
 }
 
-/// The layers of a network that is no Mlp, each used by itself.
+/// The layers of a network that is no Mlp, each used by itself, with an adapter that PEFT saved.
 struct Modules {
+  Modules(const Json& specs, const Folder& folder, const fs::path& adapter) {
+    std::mt19937_64 generator{1};
+    for (const Json& spec : specs) {
+      add(spec, folder, generator);
+    }
+    auto loaded = peft.load(adapter);
+    if (!loaded.report.complete()) throw FileError(loaded.report.problems());
+    config = loaded.config;
+  }
+
+  /// Calls `use` with the name of each layer and the layer, in the order of the specs.
+  template <typename Use>
+  void for_each(const Json& specs, Use&& use) {
+    std::size_t l = 0, e = 0, c = 0;
+    for (const Json& spec : specs) {
+      const std::string name = spec.at("name"), kind = spec.at("kind");
+      if (kind == "linear") {
+        use(name, linear[l++]);
+      } else if (kind == "embedding") {
+        use(name, embedding[e++]);
+      } else {
+        use(name, conv[c++]);
+      }
+    }
+  }
+
+  PeftModules peft;
+  PeftConfig config;
   std::deque<LoraLinear<PackedWeight<float>>> linear;
   std::deque<LoraEmbedding<SharedWeight<float>>> embedding;
   std::deque<Conv> conv;
+
+ private:
+  void add(const Json& spec, const Folder& folder, std::mt19937_64& generator) {
+    const std::string name = spec.at("name"), kind = spec.at("kind");
+    const TensorView weight = folder.base.at(name + ".weight");
+    if (kind == "linear") {
+      linear.emplace_back(PackedWeight<float>(weight.to_matrix<float>(), folder.bias(name)),
+                          LoraOptions{.rank = 1}, generator);
+      peft.add(name, linear.back());
+    } else if (kind == "embedding") {
+      embedding.emplace_back(SharedWeight<float>(weight.to_matrix<float>().transpose()),
+                             LoraOptions{.rank = 1}, generator);
+      peft.add(name, embedding.back());
+    } else {
+      const ConvGeometry shape = geometry(spec);
+      conv.emplace_back(grouped(folder, name, shape.groups), shape,
+                        LoraOptions{.rank = shape.groups}, generator);
+      peft.add(name, conv.back());
+    }
+  }
 };
 
 template <typename Layer>
@@ -99,13 +158,10 @@ void compute(const std::string& name, Layer& layer, Folder& folder) {
 }
 
 void compute(const std::string& name, LoraEmbedding<SharedWeight<float>>& layer, Folder& folder) {
-  const Matrix<float> numbers = folder.inputs(name);
-  std::vector<Index> tokens;
-  for (const float number : numbers.reshaped()) {
-    tokens.push_back(static_cast<Index>(number));
-  }
-  Matrix<float> y(layer.out_features(), numbers.size());
-  auto cache = layer.make_cache(numbers.size());
+  const std::vector<Index> tokens = folder.tokens(name);
+  const auto n = static_cast<Index>(tokens.size());
+  Matrix<float> y(layer.out_features(), n);
+  auto cache = layer.make_cache(n);
   const auto output = [&] {
     layer.forward(tokens, y, cache);
     return y.transpose().eval();
@@ -117,53 +173,92 @@ void compute(const std::string& name, LoraEmbedding<SharedWeight<float>>& layer,
 }
 
 void run_modules(const Json& specs, Folder& folder) {
-  std::mt19937_64 generator{1};
-  Modules layers;
-  PeftModules modules;
-  for (const Json& spec : specs) {
-    const std::string name = spec.at("name"), kind = spec.at("kind");
-    const TensorView weight = folder.base.at(name + ".weight");
-    if (kind == "linear") {
-      layers.linear.emplace_back(PackedWeight<float>(weight.to_matrix<float>(), folder.bias(name)),
-                                 LoraOptions{.rank = 1}, generator);
-      modules.add(name, layers.linear.back());
-    } else if (kind == "embedding") {
-      layers.embedding.emplace_back(SharedWeight<float>(weight.to_matrix<float>().transpose()),
-                                    LoraOptions{.rank = 1}, generator);
-      modules.add(name, layers.embedding.back());
-    } else {
-      const ConvGeometry shape = geometry(spec);
-      layers.conv.emplace_back(grouped(folder, name, shape.groups), shape,
-                               LoraOptions{.rank = shape.groups}, generator);
-      modules.add(name, layers.conv.back());
-    }
+  Modules modules(specs, folder, folder.path / "adapter");
+  modules.for_each(specs,
+                   [&](const std::string& name, auto& layer) { compute(name, layer, folder); });
+  modules.peft.save(folder.path / "saved", modules.config);
+}
+
+template <typename Set>
+auto& adapters_of(Set& set) {
+  if constexpr (requires { set.set(); }) {
+    return set.set();
+  } else {
+    return set;
   }
-  const auto loaded = modules.load(folder.path / "adapter");
-  if (!loaded.report.complete()) throw FileError(loaded.report.problems());
-  std::size_t linear = 0, embedding = 0, conv = 0;
-  for (const Json& spec : specs) {
-    const std::string name = spec.at("name"), kind = spec.at("kind");
-    if (kind == "linear") {
-      compute(name, layers.linear[linear++], folder);
-    } else if (kind == "embedding") {
-      compute(name, layers.embedding[embedding++], folder);
-    } else {
-      compute(name, layers.conv[conv++], folder);
-    }
+}
+
+/// B and its gradient have one block of outputs below the other.
+Matrix<float> b_gradient(const LowRank<float>& factors) {
+  Matrix<float> gradient(factors.blocks().adapted_outputs(), factors.blocks().block_rank());
+  Index row = 0;
+  for (std::size_t k = 0; k < factors.blocks().blocks().size(); ++k) {
+    const Matrix<float>& block = factors.b_gradient(k);
+    gradient.middleRows(row, block.rows()) = block;
+    row += block.rows();
   }
-  modules.save(folder.path / "saved", loaded.config);
+  return gradient;
+}
+
+/// @param input x, or tokens @param adapters those of the samples
+template <typename Set, typename Input>
+void compute_set(const std::string& name, Set& set, const Input& input,
+                 const std::vector<std::string>& adapters, Folder& folder) {
+  const Matrix<float> dy = folder.inputs(name + ".dy");
+  Matrix<float> y(dy.rows(), dy.cols());
+  auto cache = set.make_cache(y.cols());
+  set.forward(input, y, cache);
+  folder.result.add(name + ".active", y.transpose().eval());
+  set.backward(input, dy, cache);
+  for (const std::string& adapter : adapters_of(set).names()) {
+    const LowRank<float>& factors = adapters_of(set).at(adapter)->factors();
+    folder.result.add(name + '.' + adapter + ".da", factors.a_gradient());
+    folder.result.add(name + '.' + adapter + ".db", b_gradient(factors));
+  }
+  set.assign(cache, adapters);
+  set.forward(input, y, cache);
+  folder.result.add(name + ".mixed", y.transpose().eval());
+}
+
+/// A layer of each kind with several adapters: those that are active, and one for each sample.
+void run_sets(const Json& settings, Folder& folder) {
+  const std::vector<std::string> active = settings.at("active");
+  std::map<std::string, Modules> loaded;
+  for (const std::string& name : active) {
+    loaded.try_emplace(name, settings.at("modules"), folder, folder.path / "adapter" / name);
+  }
+  const Modules& any = loaded.begin()->second;
+  LoraSet linear(any.linear.at(0).weight());
+  LoraEmbeddingSet embedding(any.embedding.at(0).weight());
+  embedding.set_padding_index(settings.at("padding"));
+  LoraConvSet conv(any.conv.at(0).layer().weight(), any.conv.at(0).geometry());
+  for (const auto& [name, modules] : loaded) {
+    linear.add(name, modules.linear.at(0).adapter());
+    embedding.add(name, modules.embedding.at(0));
+    conv.add(name, modules.conv.at(0));
+  }
+  linear.set_active(active);
+  embedding.set().set_active(active);
+  conv.set().set_active(active);
+  const Json& samples = settings.at("samples");
+  compute_set("fc", linear, folder.inputs("fc"), samples.at("fc"), folder);
+  compute_set("embed", embedding, folder.tokens("embed"), samples.at("embed"), folder);
+  compute_set("conv", conv, folder.inputs("conv"), samples.at("conv"), folder);
 }
 
 Combination combination(const std::string& name) {
   for (const Combination type :
        {Combination::linear, Combination::cat, Combination::svd, Combination::ties,
-        Combination::ties_svd, Combination::magnitude_prune, Combination::magnitude_prune_svd}) {
+        Combination::ties_svd, Combination::magnitude_prune, Combination::magnitude_prune_svd,
+        Combination::dare_linear, Combination::dare_linear_svd, Combination::dare_ties,
+        Combination::dare_ties_svd}) {
     if (to_string(type) == name) return type;
   }
   throw ArgumentError("no combination is called '" + name + "'");
 }
 
 void run_combinations(const Json& cases, Folder& folder) {
+  std::mt19937_64 generator{1};
   for (const Json& one : cases) {
     std::vector<Factors<float>> factors;
     for (const std::string name : one.at("adapters")) {
@@ -176,8 +271,19 @@ void run_combinations(const Json& cases, Folder& folder) {
     }
     CombineOptions options{.type = combination(one.at("type")), .density = one.at("density")};
     if (one.at("majority") == "frequency") options.majority_sign = MajoritySign::frequency;
-    folder.result.add(one.at("name"), combine<float>(weighted, options).delta());
+    folder.result.add(one.at("name"), combine<float>(weighted, options, generator).delta());
   }
+}
+
+/// @param x in x n: inputs
+Factors<float> initialized(const std::string& kind, const Matrix<float>& w, Index rank,
+                           double scaling, const Matrix<float>& x) {
+  if (kind == "pissa") return pissa(w, rank, scaling);
+  if (kind == "olora") return olora(w, rank, scaling);
+  CordaStatistics statistics(w.cols(), CordaNormalization::batches);
+  statistics.add(x);
+  const CordaMethod method = kind == "corda_ipm" ? CordaMethod::ipm : CordaMethod::kpm;
+  return corda(w, statistics, rank, scaling, method);
 }
 
 void run_initializations(const Json& cases, Folder& folder) {
@@ -186,7 +292,7 @@ void run_initializations(const Json& cases, Folder& folder) {
     const Matrix<float> w = folder.matrix(name + ".w");
     const Index rank = one.at("rank");
     const double scaling = one.at("scaling");
-    const Factors<float> made = kind == "pissa" ? pissa(w, rank, scaling) : olora(w, rank, scaling);
+    const Factors<float> made = initialized(kind, w, rank, scaling, folder.inputs(name + ".x"));
     folder.result.add(name + ".delta", made.delta());
     folder.result.add(name + ".base", residual(w, made));
   }
@@ -200,6 +306,7 @@ int main(int argc, char** argv) {
       Folder folder{fs::path(argv[i])};
       const Json settings = Json::parse(std::ifstream(folder.path / "family.json"));
       if (!settings.at("modules").empty()) run_modules(settings.at("modules"), folder);
+      if (!settings.at("sets").empty()) run_sets(settings.at("sets"), folder);
       run_combinations(settings.at("combine"), folder);
       run_initializations(settings.at("initialize"), folder);
       write_safetensors(folder.path / "result.safetensors", folder.result);

@@ -3,20 +3,32 @@
 Layers (embeddings, convolutions in one and two dimensions, linear ones), with DoRA, rank-stabilised scaling,
 biases of B and ranks of their own: PEFT saves a random adapter, the C++ program loads it and must compute the
 same outputs (1e-5), unmerged and merged; what it saves again must compute the same in PEFT, loaded without a
-warning. Combinations of adapters and initialisations that change the weight are compared as products B A.
+warning. Two adapters at once, with their gradients, and batches with an adapter for each sample are compared on
+a layer of each kind. Combinations of adapters and initialisations that change the weight are compared as products
+B A.
 """
 
 import copy
+import dataclasses
+import importlib.util
 import json
 import subprocess
+import sys
+import types
 import warnings
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.config import CordaConfig
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 LIMIT = 1e-5
+
+if importlib.util.find_spec("attr") is None:  # PEFT's corda asks attrs for its dataclass, and does not install it
+    sys.modules["attr"] = types.ModuleType("attr")
+    sys.modules["attr"].dataclass = dataclasses.dataclass
+from peft.tuners.lora.corda import preprocess_corda  # noqa: E402
 
 
 class Zoo(nn.Module):
@@ -30,6 +42,19 @@ class Zoo(nn.Module):
         self.conv1 = nn.Conv1d(3, 4, 3, stride=2, padding=1, dilation=2)
         self.conv2 = nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=(1, 0), groups=groups)
         self.mirror = nn.Conv2d(2, 4, 3, padding=2, padding_mode="circular", bias=False)
+
+    def forward(self, x):
+        return x
+
+
+class Trio(nn.Module):
+    """Layers with several adapters."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.embed = nn.Embedding(11, 6, padding_idx=2)
+        self.fc = nn.Linear(7, 5)
+        self.conv = nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=(1, 0), groups=groups)
 
     def forward(self, x):
         return x
@@ -81,7 +106,7 @@ def prepare(folder, settings, base, data):
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in base.items()}, folder / "base.safetensors")
     save_file({k: v.float().contiguous() for k, v in data.items()}, folder / "data.safetensors")
-    settings = {"modules": [], "combine": [], "initialize": []} | settings
+    settings = {"modules": [], "sets": {}, "combine": [], "initialize": []} | settings
     (folder / "family.json").write_text(json.dumps(settings))
 
 
@@ -117,11 +142,53 @@ def run_zoo(case, folder, program, failures, distance):
         failures.check(case, f"{name}: the saved adapter in PEFT", distance(saved[name], expected[name]), LIMIT)
 
 
+def factors_of(layer, adapter):
+    if isinstance(layer.base_layer, nn.Embedding):
+        return layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter]
+    return layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+
+
+def run_sets(groups, folder, program, failures, distance):
+    case = folder.name
+    torch.manual_seed(5 + groups)
+    base = Trio(groups)
+    data = {"embed": torch.tensor([2, 7, 0, 2, 10, 7]), "fc": torch.randn(9, 7), "conv": torch.randn(5, 4, 5, 6)}
+    model = get_peft_model(copy.deepcopy(base), LoraConfig(r=4, lora_alpha=6, target_modules=list(data)), "first")
+    model.add_adapter("second", LoraConfig(r=2, lora_alpha=5, target_modules=list(data)))
+    model = mend(model)
+    randomize(model)
+    model.save_pretrained(folder / "adapter", selected_adapters=["first", "second"])
+    active = ["second", "first"]
+    model.base_model.set_adapter(active)
+    samples = {name: (["second", "__base__", "first", "first"] * 3)[:len(x)] for name, x in data.items()}
+    expected, given = {}, dict(data)
+    for name, x in data.items():
+        layer = model.base_model.model.get_submodule(name)
+        y = layer(x)
+        dy = torch.randn_like(y)
+        (y * dy).sum().backward()
+        given[name + ".dy"] = dy.flatten(1)
+        expected[name + ".active"] = y.detach().flatten(1)
+        for adapter in active:
+            a, b = factors_of(layer, adapter)
+            expected[f"{name}.{adapter}.da"], expected[f"{name}.{adapter}.db"] = a.grad.flatten(1), b.grad.flatten(1)
+        with torch.no_grad():
+            expected[name + ".mixed"] = layer(x, adapter_names=samples[name]).flatten(1)
+    specs = [spec(name, base.get_submodule(name), x) for name, x in data.items()]
+    settings = {"modules": specs, "active": active, "samples": samples, "padding": base.embed.padding_idx}
+    prepare(folder, {"sets": settings}, base.state_dict(), given)
+    subprocess.run([program, folder], check=True)
+    result = load_file(folder / "result.safetensors")
+    for name, value in expected.items():
+        failures.check(case, name, distance(result[name], value), LIMIT)
+
+
 def run_combinations(folder, program, failures, distance):
     torch.manual_seed(3)
     types = [("linear", 1.0, "total"), ("cat", 1.0, "total"), ("svd", 1.0, "total"), ("ties", 0.5, "total"),
              ("ties", 0.7, "frequency"), ("magnitude_prune", 0.4, "total"), ("ties_svd", 0.5, "total"),
-             ("magnitude_prune_svd", 0.6, "total")]
+             ("magnitude_prune_svd", 0.6, "total"), ("dare_linear", 1.0, "total"), ("dare_ties", 1.0, "total"),
+             ("dare_linear_svd", 1.0, "total"), ("dare_ties_svd", 1.0, "frequency")]
     model = get_peft_model(nn.Sequential(nn.Linear(12, 10)), LoraConfig(r=4, lora_alpha=6, target_modules=["0"]), "first")
     model.add_adapter("second", LoraConfig(r=4, lora_alpha=10, target_modules=["0"]))
     randomize(model)
@@ -148,12 +215,18 @@ def run_combinations(folder, program, failures, distance):
 def run_initializations(folder, program, failures, distance):
     torch.manual_seed(4)
     cases, data, expected = [], {}, {}
-    for kind in ("pissa", "olora"):
+    for kind in ("pissa", "olora", "corda_ipm", "corda_kpm"):
         for out, inner, rank in ((10, 14, 3), (14, 10, 4)):
             name = f"{kind}_{out}_{inner}"
             base = nn.Sequential(nn.Linear(inner, out))
             data[name + ".w"] = base[0].weight.detach().clone()
-            model = get_peft_model(base, LoraConfig(r=rank, lora_alpha=5, init_lora_weights=kind, target_modules=["0"]))
+            data[name + ".x"] = x = torch.randn(40, inner)
+            method = {"corda_config": CordaConfig(corda_method=kind[-3:])} if kind.startswith("corda") else {}
+            config = LoraConfig(r=rank, lora_alpha=5, init_lora_weights=kind.split("_")[0], target_modules=["0"],
+                                **method)
+            if method:
+                preprocess_corda(base, config, run_model=lambda: base(x))
+            model = get_peft_model(base, config)
             layer = model.base_model.model[0]
             expected[name + ".delta"] = layer.get_delta_weight("default").detach()
             expected[name + ".base"] = layer.base_layer.weight.detach()
@@ -168,5 +241,7 @@ def run_initializations(folder, program, failures, distance):
 def run_family(out, program, failures, distance):
     for case in (*CASES, "zoo_lora_bias"):
         run_zoo(case, out / case, program, failures, distance)
+    for groups in (1, 2):
+        run_sets(groups, out / f"sets_{groups}", program, failures, distance)
     run_combinations(out / "combine", program, failures, distance)
     run_initializations(out / "initialize", program, failures, distance)
