@@ -436,6 +436,9 @@ TEST_CASE("T5, T6: the scale of one adapter of a network, in all of its layers")
   const Matrix<double> y = output(network, x);
   CHECK_THROWS_AS(network.set_scale("a", std::numeric_limits<double>::infinity()),
                   loraplus::ArgumentError);
+  network.set_scale("b", 1e200);  // which one layer may have and another not
+  CHECK_THROWS_AS(network.set_common_scale(1e200), loraplus::ArgumentError);
+  CHECK(network.common_scale() == 1);
   CHECK_THROWS_AS(network.set_scale("nobody", 1), loraplus::ArgumentError);
   CHECK_THROWS_AS(network.scale("nobody"), loraplus::ArgumentError);
   CHECK(test::same_bits(output(network, x), y));

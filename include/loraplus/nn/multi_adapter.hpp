@@ -141,6 +141,10 @@ class MultiAdapterMlp {
     if (!merged_.empty() && scale != common_scale()) {
       throw StateError("MultiAdapterMlp: adapters that are merged cannot be scaled");
     }
+    require_finite_scale(scale);
+    for (const auto& [name, own] : scales_) {
+      require_finite_scale(scale * own);
+    }
     for (auto& stage : layers_.stages()) {
       stage.layer.set_common_scale(scale);
     }
@@ -157,7 +161,8 @@ class MultiAdapterMlp {
   void set_scale(const std::string& name, double scale) {
     const std::lock_guard lock(*mutex_);
     require_not_merged(name);
-    require_argument(std::isfinite(scale), "MultiAdapterMlp", "a scale must be finite", scale);
+    require_finite_scale(scale);
+    require_finite_scale(scale * common_scale());
     for (auto& stage : layers_.stages()) {
       if (stage.layer.contains(name)) stage.layer.set_scale(name, scale);
     }
@@ -371,6 +376,11 @@ class MultiAdapterMlp {
     if (detail::contains(merged_, name)) {
       throw StateError("MultiAdapterMlp: '" + name + "' is merged and cannot be changed");
     }
+  }
+
+  static void require_finite_scale(double scale) {
+    require_argument(std::isfinite(static_cast<Scalar>(scale)), "MultiAdapterMlp",
+                     "a scale must be finite", scale);
   }
 
   bool has_dora(const std::string& name) const {
