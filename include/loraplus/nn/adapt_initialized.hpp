@@ -47,9 +47,8 @@ Weight residual_weight(const Weight& weight, const Matrix<typename Weight::Scala
 /// @throws ArgumentError if the factors add a bias to a layer of this name, which no residual
 /// weight takes away
 template <typename Scalar>
-const Factors<Scalar>& require_no_start_bias(const std::string& name,
-                                             const Factors<Scalar>& factors) {
-  if (factors.bias.isZero(0)) return factors;
+void require_no_start_bias(const std::string& name, const Factors<Scalar>& factors) {
+  if (factors.bias.isZero(0)) return;
   throw ArgumentError("adapt: the first factors of '" + name +
                       "' have a bias that is not zero, with which the network would not compute "
                       "what it did");
