@@ -14,9 +14,11 @@ int main() {
 
   auto network = adapt(trained, {.lora = {.rank = 2, .alpha = 4}}, rng);
   LoraPlus optimizer(AdamW{.learning_rate = 5e-3}, {.ratio = 4}, network);
+  const auto error = [&](const auto& model) {
+    return (predict(model, samples.inputs) - samples.outputs).squaredNorm() / 600;
+  };
   std::cout << parameter_count(network) << " of " << parameter_count(trained)
-            << " parameters to train\nmean square of the error: "
-            << (predict(network, samples.inputs) - samples.outputs).squaredNorm() / 600 << '\n';
+            << " parameters to train\nmean square of the error: " << error(network) << '\n';
   fit<MeanSquaredError>(network, optimizer, samples, {.steps = 200, .batch = 50}, rng,
                         [](StepReport report) {
                           if (report.step % 50 > 0) return true;
@@ -25,6 +27,6 @@ int main() {
                         });
 
   const auto plain = merged(network);  // W + s B A: no adapter left to compute
-  std::cout << "mean square of the error: "
-            << (predict(plain, samples.inputs) - samples.outputs).squaredNorm() / 600 << '\n';
+  std::cout << "mean square of the error: " << error(plain) << '\n';
+  return error(plain) < 0.001 ? 0 : 1;
 }
