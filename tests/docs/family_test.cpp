@@ -157,8 +157,8 @@ TEST_CASE("docs/family.md: initialisations") {
   }
   const auto network = freeze(make_mlp<float>({10, 9, 8}, Activation::relu, rng));
 
-  const auto initial =
-      adapt(network, {}, [](const std::string& /*name*/, const auto& w) { return pissa(w, 8, 2.0); });
+  const auto initial = adapt(
+      network, {}, [](const std::string& /*name*/, const auto& w) { return pissa(w, 8, 2.0); });
   auto trained = initial;
   // ... train ...
   const auto plain = to_plain(network, trained, initial);  // over the untouched network
