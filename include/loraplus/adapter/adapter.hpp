@@ -19,13 +19,13 @@ class Adapter {
 
   /// What a forward pass keeps for the backward pass, and scratch; one for each thread.
   struct Cache {
-    Matrix<Scalar> h;           // r x largest batch: s A d(x)
-    Matrix<Scalar> z;           // r x largest batch: s B' dy
-    Matrix<Scalar> mask;        // in x largest batch, with dropout only: 0 or 1 / (1 - p)
-    Matrix<Scalar> dropped;     // in x largest batch, with dropout only: d(x)
-    Matrix<Scalar> scratch;     // in x largest batch, with dropout only
-    bool used_dropout = false;  // in the last forward pass
-    std::optional<typename Magnitude<Scalar>::Cache> magnitude;  // with DoRA only
+    Matrix<Scalar> h;           ///< r x largest batch: s A d(x)
+    Matrix<Scalar> z;           ///< r x largest batch: s B' dy
+    Matrix<Scalar> mask;        ///< in x largest batch, with dropout only: 0 or 1 / (1 - p)
+    Matrix<Scalar> dropped;     ///< in x largest batch, with dropout only: d(x)
+    Matrix<Scalar> scratch;     ///< in x largest batch, with dropout only
+    bool used_dropout = false;  ///< in the last forward pass
+    std::optional<typename Magnitude<Scalar>::Cache> magnitude;  ///< with DoRA only
   };
 
   /// @throws ArgumentError if an option is out of its range

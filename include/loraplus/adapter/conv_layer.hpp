@@ -20,10 +20,10 @@ class ConvLayer {
   /// What a forward pass keeps for the backward pass, and scratch; one for each thread.
   struct Cache {
     typename Layer::Cache layer;
-    Matrix<Scalar> patches;   // patch x (positions largest batch)
-    Matrix<Scalar> outputs;   // channels x (positions largest batch): y, or in backward dy
-    Matrix<Scalar> gradient;  // as patches
-    Index samples = -1;       // of the last forward pass, whose patches these are
+    Matrix<Scalar> patches;   ///< patch x (positions largest batch)
+    Matrix<Scalar> outputs;   ///< channels x (positions largest batch): y, or in backward dy
+    Matrix<Scalar> gradient;  ///< as patches
+    Index samples = -1;       ///< of the last forward pass, whose patches these are
   };
 
   const ConvGeometry& geometry() const { return patches_.geometry(); }

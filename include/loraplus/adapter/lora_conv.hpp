@@ -24,7 +24,7 @@ class LoraConv : public ConvLayer<LoraLinear<Frozen>> {
 
   /// As ConvLayer has it, and what dropout needs.
   struct Cache : Base::Cache {
-    Matrix<Scalar> mask;  // inputs x largest batch, with dropout only: 0 or 1 / (1 - p)
+    Matrix<Scalar> mask;  ///< inputs x largest batch, with dropout only: 0 or 1 / (1 - p)
   };
 
   /// @throws ArgumentError if an option or the geometry is out of its range, or the groups do not

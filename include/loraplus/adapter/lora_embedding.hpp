@@ -25,7 +25,7 @@ class LoraEmbedding {
   /// What a forward pass keeps for the backward pass, and scratch; one for each thread.
   struct Cache {
     typename Adapter<Scalar>::Cache adapter;
-    Index samples = -1;  // of the last forward pass through the adapter
+    Index samples = -1;  ///< of the last forward pass through the adapter
   };
 
   /// @throws ArgumentError if an option is out of its range, or is dropout, lora_bias or a

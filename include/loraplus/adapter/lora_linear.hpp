@@ -46,9 +46,9 @@ class LoraLinear {
   /// What a forward pass keeps for the backward pass, and scratch; one for each thread.
   struct Cache {
     typename Adapter<Scalar>::Cache adapter;
-    Index samples = -1;          // of the last forward pass through the adapter
-    Plan plan = Plan::unmerged;  // of that pass
-    std::optional<detail::MergedCopy<Frozen>> merged;  // with the merged plan only
+    Index samples = -1;          ///< of the last forward pass through the adapter
+    Plan plan = Plan::unmerged;  ///< of that pass
+    std::optional<detail::MergedCopy<Frozen>> merged;  ///< with the merged plan only
     typename FrozenLinear<Frozen>::Cache base;
   };
 

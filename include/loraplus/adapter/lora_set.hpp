@@ -32,16 +32,16 @@ class LoraSet {
 
   /// What a pass needs; it grows when other adapters come into use.
   struct Cache {
-    std::shared_ptr<const char> owner;  // the identity of the set that made it
+    std::shared_ptr<const char> owner;  ///< the identity of the set that made it
     Index largest_batch = 0;
-    detail::SetTerms<Scalar> terms;                         // of the last pass, or by assignment
-    std::shared_ptr<const detail::SetState<Scalar>> fixed;  // what the next passes see, if any
-    Index assigned = -1;        // samples with an adapter each; -1: the active ones are for all
-    Index samples = -1;         // of the last forward pass that can be gone back through
-    bool is_enabled = true;     // in that pass
-    Matrix<Scalar> x, y;        // in, out x largest batch: the samples of one adapter
-    std::vector<Index> tokens;  // the same of tokens
-    bool has_x = true;          // false where all inputs are tokens
+    detail::SetTerms<Scalar> terms;                         ///< of the last pass, or by assignment
+    std::shared_ptr<const detail::SetState<Scalar>> fixed;  ///< what the next passes see, if any
+    Index assigned = -1;        ///< samples with an adapter each; -1: the active ones are for all
+    Index samples = -1;         ///< of the last forward pass that can be gone back through
+    bool is_enabled = true;     ///< in that pass
+    Matrix<Scalar> x, y;        ///< in, out x largest batch: the samples of one adapter
+    std::vector<Index> tokens;  ///< the same of tokens
+    bool has_x = true;          ///< false where all inputs are tokens
   };
 
   explicit LoraSet(Frozen weight)

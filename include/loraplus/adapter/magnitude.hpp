@@ -24,13 +24,13 @@ class Magnitude {
 
   /// What a pass keeps, and scratch; one for each thread.
   struct Cache {
-    Matrix<Scalar> direction;  // out x largest batch: v = (W + s B A) x + b0
-    Matrix<Scalar> gradient;   // out x largest batch: f dy
-    Vector<Scalar> norm;       // out: n
-    Vector<Scalar> factor;     // out: f
-    Matrix<Scalar> wa;         // out x r: W A'
-    Matrix<Scalar> gram;       // r x r: s^2 A A'
-    Vector<double> squares;    // out: n^2
+    Matrix<Scalar> direction;  ///< out x largest batch: v = (W + s B A) x + b0
+    Matrix<Scalar> gradient;   ///< out x largest batch: f dy
+    Vector<Scalar> norm;       ///< out: n
+    Vector<Scalar> factor;     ///< out: f
+    Matrix<Scalar> wa;         ///< out x r: W A'
+    Matrix<Scalar> gram;       ///< r x r: s^2 A A'
+    Vector<double> squares;    ///< out: n^2
     // What `norm` was computed from: an unchanged adapter keeps it.
     std::shared_ptr<const void> rows;
     RowMajorMatrix<Scalar> a;

@@ -12,7 +12,7 @@ class ActivationLayer {
  public:
   using Scalar = Scalar_;
   struct Cache {
-    Matrix<Scalar> y;  // features x largest batch: the output of the last forward pass
+    Matrix<Scalar> y;  ///< features x largest batch: the output of the last forward pass
   };
 
   ActivationLayer(Activation activation, Index features)

@@ -29,9 +29,10 @@ class Mlp {
   /// All that a pass needs, made once for the largest batch; a smaller one uses its left columns.
   struct StageCache {
     typename L::Cache layer;
-    Matrix<Scalar> preactivation = {};  // out x largest batch, if the derivative needs it
-    Matrix<Scalar> output = {};         // out x largest batch, unless it goes straight to y
-    Matrix<Scalar> gradient = {};  // out x largest batch, of the output, then of the preactivation
+    Matrix<Scalar> preactivation = {};  ///< out x largest batch, if the derivative needs it
+    Matrix<Scalar> output = {};         ///< out x largest batch, unless it goes straight to y
+    Matrix<Scalar> gradient =
+        {};  ///< out x largest batch, of the output, then of the preactivation
   };
   using Cache = std::vector<StageCache>;
 

@@ -21,8 +21,8 @@ class Sequential {
 
   struct Cache {
     std::tuple<typename First::Cache, typename Rest::Cache...> layers;
-    std::array<Matrix<Scalar>, size - 1> outputs;    // out_i x largest batch
-    std::array<Matrix<Scalar>, size - 1> gradients;  // the same, of the outputs
+    std::array<Matrix<Scalar>, size - 1> outputs;    ///< out_i x largest batch
+    std::array<Matrix<Scalar>, size - 1> gradients;  ///< the same, of the outputs
   };
 
   /// @throws ShapeError if a layer does not take what the one before it gives

@@ -15,8 +15,8 @@ template <RealScalar Scalar_>
 struct LabelledData {
   using Scalar = Scalar_;
 
-  Matrix<Scalar> inputs;    // features x samples
-  std::vector<int> labels;  // a class a sample
+  Matrix<Scalar> inputs;    ///< features x samples
+  std::vector<int> labels;  ///< a class a sample
 
   Index size() const { return inputs.cols(); }
 
@@ -55,8 +55,8 @@ template <RealScalar Scalar_>
 struct PairedData {
   using Scalar = Scalar_;
 
-  Matrix<Scalar> inputs;   // features x samples
-  Matrix<Scalar> outputs;  // targets x samples
+  Matrix<Scalar> inputs;   ///< features x samples
+  Matrix<Scalar> outputs;  ///< targets x samples
 
   Index size() const { return inputs.cols(); }
 
