@@ -1,5 +1,5 @@
 # What Doxygen reads of a header: the header, and a comment on members that all layers, weights and update rules
-# have. Their concepts (Layer, FrozenWeight, UpdateRule) explain them once, and it would be the same words in each class.
+# have. Their concepts (Layer, FrozenWeight, UpdateRule) explain them once; it would be the same words in each class.
 function standard(line) {
   if (line ~ /^ *using Scalar = /) return "The number type of all matrices."
   if (line ~ / in_features\(\) const/) return "The features of an input."
@@ -13,6 +13,15 @@ function standard(line) {
   if (line ~ /^  void validate\(\) const/) return "@throws ArgumentError for a setting out of its range"
   if (line ~ /^  void update\(FlatView/) return "Moves a parameter by its gradient. @param state a column a moment"
   if (line ~ /^  bool precondition\(FactorPair/) return "Changes the gradients of both factors. @return false if it cannot, as one is not finite"
+  if (line ~ /^  Index rank\(\) const/) return "The rank, r."
+  if (line ~ /^  Scalar scaling\(\) const/) return "The scaling, s."
+  if (line ~ /^  double dropout\(\) const/) return "The probability that an input of the adapter is dropped in training."
+  if (line ~ /^  const [A-Za-z]+& weight\(\) const/) return "The frozen weight."
+  if (line ~ /^  bool enabled\(\) const/) return "Whether adapters are computed, see set_enabled."
+  if (line ~ /^  ConstVectorView<Scalar> bias\(\) const/) return "The bias, out coefficients, or empty."
+  if (line ~ /^  Index rows\(\) const/) return "The rows."
+  if (line ~ /^  Index cols\(\) const/) return "The columns."
+  if (held != "" && line ~ /^[A-Z][A-Za-z]*\(.*[)&].*$/ && line ~ /(->|\)$)/) return "Deduces the types from the arguments."
   return ""
 }
 {

@@ -69,11 +69,14 @@ class Adapter {
   Index rank() const { return factors_.rank(); }
   double dropout() const { return dropout_; }
 
+  /// A, B and their gradients.
   LowRank<Scalar>& factors() { return factors_; }
+  /// The same to read.
   const LowRank<Scalar>& factors() const { return factors_; }
 
   /// The magnitude of DoRA, or null.
   Magnitude<Scalar>* magnitude() { return magnitude_ ? &*magnitude_ : nullptr; }
+  /// The same to read.
   const Magnitude<Scalar>* magnitude() const { return magnitude_ ? &*magnitude_ : nullptr; }
 
   Cache make_cache(Index largest_batch) const {

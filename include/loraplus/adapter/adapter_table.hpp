@@ -16,8 +16,11 @@ inline constexpr std::string_view base_adapter = "__base__";
 /// An adapter with its name and what multiplies its scaling.
 template <RealScalar Scalar>
 struct NamedAdapter {
+  /// Unique in its set.
   std::string name;
+  /// Shared with copies of the table.
   std::shared_ptr<Adapter<Scalar>> adapter;
+  /// Multiplies the scaling, alpha / r.
   double scale = 1;
 };
 
@@ -27,12 +30,16 @@ struct NamedAdapter {
 template <RealScalar Scalar>
 class AdapterTable {
  public:
+  /// An adapter with its name.
   using Entry = NamedAdapter<Scalar>;
 
   /// Sorted by name.
   const std::vector<Entry>& entries() const { return *entries_; }
+  /// In the order in which they are applied.
   const std::vector<std::string>& active() const { return active_; }
+  /// What multiplies the scaling of all.
   double common_scale() const { return common_scale_; }
+  /// Whether the active ones are computed.
   bool enabled() const { return enabled_; }
 
   /// @throws ArgumentError unless all scales are finite then
@@ -48,6 +55,7 @@ class AdapterTable {
   /// What multiplies the scaling of an entry, all in all.
   double scale_of(const Entry& entry) const { return entry.scale * common_scale_; }
 
+  /// Whether there is an adapter of this name.
   bool contains(std::string_view name) const {
     const auto at = lower_bound(name);
     return at != entries_->end() && at->name == name;

@@ -8,7 +8,9 @@ namespace loraplus {
 
 /// An adapter of a set and its weight in a sum.
 struct WeightedName {
+  /// Of an adapter of the set.
   std::string name;
+  /// Any sign.
   double weight = 1;
 };
 

@@ -57,7 +57,9 @@ constexpr std::string_view to_string(Combination type) {
   return "unknown";
 }
 
+/// How adapters are combined.
 struct CombineOptions {
+  /// What is done; see Combination.
   Combination type = Combination::cat;
   /// Of the svd types: the rank of the result, which has zeros beyond min(out, in); 0 for the
   /// largest among the adapters.

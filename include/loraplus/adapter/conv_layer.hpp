@@ -19,6 +19,7 @@ class ConvLayer {
 
   /// What a forward pass keeps for the backward pass, and scratch; one for each thread.
   struct Cache {
+    /// That of the layer on patches.
     typename Layer::Cache layer;
     Matrix<Scalar> patches;   ///< patch x (positions largest batch)
     Matrix<Scalar> outputs;   ///< channels x (positions largest batch): y, or in backward dy
@@ -26,11 +27,13 @@ class ConvLayer {
     Index samples = -1;       ///< of the last forward pass, whose patches these are
   };
 
+  /// The geometry of an image.
   const ConvGeometry& geometry() const { return patches_.geometry(); }
   /// channels x height x width
   Index in_features() const { return geometry().inputs(); }
   /// output channels x output height x output width
   Index out_features() const { return layer_.out_features() * geometry().positions(); }
+  /// The channels of an output: the outputs of the weight.
   Index out_channels() const { return layer_.out_features(); }
 
   Cache make_cache(Index largest_batch) const {
@@ -90,9 +93,12 @@ class ConvLayer {
                      std::to_string(layer_.in_features()));
   }
 
+  /// The layer that computes with patches.
   Layer& on_patches() { return layer_; }
+  /// The same to read.
   const Layer& on_patches() const { return layer_; }
 
+  /// The patches of a batch.
   Index columns(ConstMatrixView<Scalar> x) const { return geometry().positions() * x.cols(); }
 
   /// Gathers the patches, lets them be computed with, and puts the outputs where images have them.

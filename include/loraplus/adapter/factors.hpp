@@ -16,6 +16,7 @@ struct Factors {
   double scaling = 1;        ///< s
   Vector<Scalar> bias = {};  ///< out, or empty: the bias of B (lora_bias of PEFT)
 
+  /// r.
   Index rank() const { return a.rows(); }
   Index in_features() const { return a.cols(); }
   Index out_features() const { return b.rows(); }

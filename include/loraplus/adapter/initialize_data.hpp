@@ -26,6 +26,7 @@ enum class CordaNormalization {
 /// The covariance, not centred, of the inputs of a layer. Takes in^2 doubles.
 class CordaStatistics {
  public:
+  /// @param in the inputs of the layer
   explicit CordaStatistics(Index in, CordaNormalization normalization = CordaNormalization::samples)
       : normalization_(normalization), sum_(Matrix<double>::Zero(in, in)) {}
 
@@ -112,6 +113,7 @@ Factors<typename Derived::Scalar> corda(const Eigen::MatrixBase<Derived>& w,
 /// The mean gradient of a weight over batches, as LoRA-GA needs it. Takes out x in doubles.
 class LoraGaStatistics {
  public:
+  /// @param out, in the sides of the weight
   LoraGaStatistics(Index out, Index in) : sum_(Matrix<double>::Zero(out, in)) {}
 
   /// Takes the gradient dy x' of a batch in. Nothing changes if it throws.
@@ -158,8 +160,11 @@ enum class LoraGaScale {
   unit,        ///< nothing
 };
 
+/// How LoRA-GA makes factors of the gradient.
 struct LoraGaOptions {
+  /// Which components of the gradient become which factor.
   LoraGaDirection direction = LoraGaDirection::arb2r;
+  /// By what the factors are multiplied.
   LoraGaScale scale = LoraGaScale::stable;
   double stable_gamma = 16;  ///< gamma, positive
 };

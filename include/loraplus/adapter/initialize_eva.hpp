@@ -18,10 +18,12 @@ namespace loraplus {
 /// (Chan, Golub and LeVeque 1983). Takes in^2 doubles.
 class EvaStatistics {
  public:
+  /// @param in the inputs of the layer
   explicit EvaStatistics(Index in)
       : mean_(Vector<double>::Zero(in)), scatter_(Matrix<double>::Zero(in, in)) {}
 
   Index in_features() const { return mean_.size(); }
+  /// The samples taken in.
   Index samples() const { return samples_; }
 
   /// Takes a batch in. Nothing changes if it throws.
@@ -90,6 +92,7 @@ inline PrincipalComponents principal_components(const EvaStatistics& statistics,
   return components;
 }
 
+/// What EVA may be told besides the rank.
 struct EvaOptions {
   bool whiten = false;  ///< divides a row of A by the square root of its singular value
 };

@@ -56,6 +56,7 @@ class LoraConv : public ConvLayer<LoraLinear<Frozen>> {
 
   /// The layer on patches: factors, merging, enabling and plans are its.
   LoraLinear<Frozen>& layer() { return Base::on_patches(); }
+  /// The same to read.
   const LoraLinear<Frozen>& layer() const { return Base::on_patches(); }
 
   Cache make_cache(Index largest_batch) const {

@@ -14,6 +14,7 @@ class LoraConvSet : public ConvLayer<LoraSet<Frozen>> {
 
  public:
   using Scalar = typename Frozen::Scalar;
+  /// What a pass needs; one for each thread.
   using Cache = typename Base::Cache;
 
   /// @param weight out x patch
@@ -27,6 +28,7 @@ class LoraConvSet : public ConvLayer<LoraSet<Frozen>> {
 
   /// The adapters: what is active, scaled, merged and replaced is there.
   LoraSet<Frozen>& set() { return Base::on_patches(); }
+  /// The same to read.
   const LoraSet<Frozen>& set() const { return Base::on_patches(); }
 
   /// A new adapter, drawn from the generator. @throws as LoraConv, and as LoraSet::add

@@ -24,6 +24,7 @@ class LoraEmbedding {
 
   /// What a forward pass keeps for the backward pass, and scratch; one for each thread.
   struct Cache {
+    /// That of the adapter.
     typename Adapter<Scalar>::Cache adapter;
     Index samples = -1;  ///< of the last forward pass through the adapter
   };
@@ -55,12 +56,15 @@ class LoraEmbedding {
     return {weight, LowRank<Scalar>(drawn(weight, checked(options), generator)), options};
   }
 
+  /// The tokens that there are.
   Index vocabulary() const { return weight_.in_features(); }
   Index out_features() const { return weight_.out_features(); }
   Index rank() const { return adapter_.rank(); }
   Scalar scaling() const { return factors().scaling(); }
   const Frozen& weight() const { return weight_; }
+  /// A, B and their gradients.
   const LowRank<Scalar>& factors() const { return adapter_.factors(); }
+  /// The factors and, with DoRA, the magnitude.
   const Adapter<Scalar>& adapter() const { return adapter_; }
   /// The magnitude of DoRA, one for each dimension, or null.
   const Magnitude<Scalar>* magnitude() const { return adapter_.magnitude(); }
@@ -142,7 +146,9 @@ class LoraEmbedding {
   void merge() requires DenseWeight<Frozen> {
     if (!merged()) merged_.emplace(merged_weight());
   }
+  /// Exact: the frozen weight was not changed.
   void unmerge() { merged_.reset(); }
+  /// Whether the adapter is in the table that is looked up.
   bool merged() const { return merged_.has_value(); }
 
   /// Shows lora_embedding_A, lora_embedding_B. @throws StateError if the layer is merged

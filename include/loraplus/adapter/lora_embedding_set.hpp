@@ -76,7 +76,7 @@ class LoraEmbeddingSet : public LoraSet<Frozen> {
     Base::backward(tokens, dy, cache, padding_);
   }
 
-  /// Shows those of the active adapters, <adapter>.lora_embedding_A, ... @throws as LoraSet
+  /// Shows those of the active adapters, as anna.lora_embedding_A. @throws as LoraSet
   template <typename Visitor>
   void visit_parameters(Visitor&& visit) {
     Base::visit_parameters(visit, embedding_factors);

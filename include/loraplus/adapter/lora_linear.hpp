@@ -45,10 +45,12 @@ class LoraLinear {
 
   /// What a forward pass keeps for the backward pass, and scratch; one for each thread.
   struct Cache {
+    /// That of the adapter.
     typename Adapter<Scalar>::Cache adapter;
     Index samples = -1;          ///< of the last forward pass through the adapter
     Plan plan = Plan::unmerged;  ///< of that pass
     std::optional<detail::MergedCopy<Frozen>> merged;  ///< with the merged plan only
+    /// That of the frozen weight.
     typename FrozenLinear<Frozen>::Cache base;
   };
 
@@ -64,6 +66,7 @@ class LoraLinear {
   LoraLinear(Frozen weight, LowRank<Scalar> factors, const LoraOptions& options = {})
       : base_(std::move(weight), options.bias != BiasMode::none),
         adapter_(base_.weight(), std::move(factors), options) {}
+  /// The same from plain factors.
   LoraLinear(Frozen weight, const Factors<Scalar>& factors, const LoraOptions& options = {})
       : LoraLinear(std::move(weight), LowRank<Scalar>(factors), options) {}
 
@@ -81,6 +84,7 @@ class LoraLinear {
   Index rank() const { return adapter_.rank(); }
   Scalar scaling() const { return factors().scaling(); }
   double dropout() const { return adapter_.dropout(); }
+  /// Whether the bias is a parameter.
   bool trains_bias() const { return base_.trains_bias(); }
   const Frozen& weight() const { return base_.weight(); }
   /// The bias that is trained, or else that of the weight; empty if there is none.
@@ -90,6 +94,7 @@ class LoraLinear {
   const LowRank<Scalar>& factors() const { return adapter_.factors(); }
   /// The magnitude of DoRA, or null.
   const Magnitude<Scalar>* magnitude() const { return adapter_.magnitude(); }
+  /// The factors, dropout and, with DoRA, the magnitude.
   const Adapter<Scalar>& adapter() const { return adapter_; }
 
   /// Replaces both factors. @param a r x in, @param b out x r
@@ -236,7 +241,9 @@ class LoraLinear {
     if (!merged()) merged_.emplace(merged_weight(), merged_bias());
   }
 
+  /// Forgets the merged weight: `forward` computes with the adapter again.
   void unmerge() { merged_.reset(); }
+  /// Whether `forward` is the product with a merged weight.
   bool merged() const { return merged_.has_value(); }
 
   /// @throws StateError if the layer is merged: an update would pass by the merged weight

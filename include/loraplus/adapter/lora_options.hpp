@@ -33,13 +33,17 @@ enum class BiasMode {
   all,        ///< every bias of the network; for a single layer the same as lora_only
 };
 
+/// What an adapter is made of.
 struct LoraOptions {
   Index rank = 8;    ///< r, at least 1; may be larger than a side of W
   double alpha = 8;  ///< numerator of the scaling, positive
+  /// How s follows from alpha and r.
   Scaling scaling = Scaling::standard;
+  /// Which factor is random.
   Initialization initialization = Initialization::a_uniform;
   double init_scale = 1;  ///< multiplies the random factor, positive
   double dropout = 0;     ///< probability, in [0, 1), of dropping an input of the adapter
+  /// Which biases are trained.
   BiasMode bias = BiasMode::none;
   bool lora_bias = false;  ///< a bias on B too: y += s (B A x + b)
   bool dora = false;       ///< weight-decomposed (Liu et al., "DoRA"): see Magnitude

@@ -44,6 +44,7 @@ class LoraSet {
     bool has_x = true;          ///< false where all inputs are tokens
   };
 
+  /// A weight without adapters yet.
   explicit LoraSet(Frozen weight)
       : weight_(std::move(weight)), shared_(std::make_unique<Shared>()) {}
   /// On patches of images: all adapters keep so many equal groups of outputs apart, and none is
@@ -58,11 +59,14 @@ class LoraSet {
     copy.table.detach();
     shared_->state = std::make_shared<const State>(std::move(copy));
   }
+  /// The same.
   LoraSet& operator=(const LoraSet& other) {
     if (this != &other) *this = LoraSet(other);
     return *this;
   }
+  /// Caches made by the other are caches of this one.
   LoraSet(LoraSet&&) noexcept = default;
+  /// The same.
   LoraSet& operator=(LoraSet&&) noexcept = default;
   ~LoraSet() = default;
 
@@ -123,6 +127,7 @@ class LoraSet {
     return names;
   }
 
+  /// Whether there is an adapter of this name.
   bool contains(std::string_view name) const { return state()->table.contains(name); }
 
   /// The adapter of this name, to be looked at, or trained while no other thread computes with it.
@@ -131,6 +136,7 @@ class LoraSet {
     return state()->table.at(name).adapter;
   }
 
+  /// The active adapters, in the order in which they are applied.
   std::vector<std::string> active() const { return state()->table.active(); }
 
   /// From the next pass on these are active, in this order; none leaves the frozen weight.
@@ -291,7 +297,7 @@ class LoraSet {
     backward_batch(tokens, dy, cache, padding);
   }
 
-  /// Shows the parameters of the active adapters, <adapter>.lora_A, ...
+  /// Shows the parameters of the active adapters, as anna.lora_A.
   /// @param factors by which names and roles it shows A and B @throws StateError if one is merged
   template <typename Visitor>
   void visit_parameters(Visitor&& visit, const FactorNames& factors = {}) {

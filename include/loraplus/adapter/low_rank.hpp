@@ -15,9 +15,13 @@ namespace loraplus {
 
 /// By which names and roles a layer shows the factors of its adapter.
 struct FactorNames {
+  /// The name of A.
   std::string_view a = "lora_A";
+  /// The name of B.
   std::string_view b = "lora_B";
+  /// The role of A.
   Role a_role = Role::lora_a;
+  /// The role of B.
   Role b_role = Role::lora_b;
 };
 
@@ -77,7 +81,9 @@ class LowRank {
   Index in_features() const { return a_.cols(); }
   Index out_features() const { return blocks_.out_features(); }
   Scalar scaling() const { return scaling_; }
+  /// Which ranks reach which outputs.
   const OutputBlocks& blocks() const { return blocks_; }
+  /// Whether B has a bias.
   bool has_bias() const { return bias_.size() != 0; }
 
   /// The down-projection, r x in.
@@ -88,6 +94,7 @@ class LowRank {
   const Vector<Scalar>& bias() const { return bias_; }
   /// The gradients, in these shapes; empty if they were released.
   const RowMajorMatrix<Scalar>& a_gradient() const { return a_gradient_; }
+  /// The gradient of B, in the shape of b(block).
   const Matrix<Scalar>& b_gradient(std::size_t block = 0) const { return b_gradient_[block]; }
 
   /// A copy of what was learnt, the blocks of B one below the other.

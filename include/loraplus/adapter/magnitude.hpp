@@ -32,9 +32,13 @@ class Magnitude {
     Matrix<Scalar> gram;       ///< r x r: s^2 A A'
     Vector<double> squares;    ///< out: n^2
     // What `norm` was computed from: an unchanged adapter keeps it.
+    /// The weight whose norms they were.
     std::shared_ptr<const void> rows;
+    /// A, r x in.
     RowMajorMatrix<Scalar> a;
+    /// B, a block each.
     std::vector<Matrix<Scalar>> b;
+    /// s.
     Scalar scaling = 0;
   };
 
@@ -51,6 +55,7 @@ class Magnitude {
 
   /// m, out coefficients.
   const Vector<Scalar>& values() const { return m_; }
+  /// The gradient of m, out.
   const Vector<Scalar>& gradient() const { return gradient_; }
 
   /// @param m out @throws ShapeError

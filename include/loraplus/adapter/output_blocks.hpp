@@ -11,6 +11,7 @@ namespace loraplus {
 /// Successive outputs that the same ranks of an adapter reach.
 struct OutputBlock {
   Index first;  ///< row of y
+  /// Rows of y.
   Index size;
 
   bool operator==(const OutputBlock&) const = default;
@@ -64,11 +65,13 @@ class OutputBlocks {
   }
 
   Index out_features() const { return out_; }
+  /// The blocks, from the first output on.
   std::span<const OutputBlock> blocks() const { return blocks_; }
   /// r, the ranks of one block: columns of its B.
   Index block_rank() const { return block_rank_; }
   /// The ranks of all blocks: rows of A.
   Index rank() const { return block_rank_ * static_cast<Index>(blocks_.size()); }
+  /// Whether one block reaches all outputs.
   bool is_whole() const { return blocks_.size() == 1 && blocks_[0].size == out_; }
   bool operator==(const OutputBlocks&) const = default;
 

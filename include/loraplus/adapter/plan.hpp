@@ -23,6 +23,7 @@ enum class Plan {
   merged,
 };
 
+/// The name of the enumerator.
 constexpr std::string_view to_string(Plan plan) {
   switch (plan) {
     case Plan::automatic:

@@ -9,6 +9,7 @@ namespace loraplus {
 template <typename Set>
 class DisabledScope {
  public:
+  /// @param set must outlive this
   explicit DisabledScope(Set& set) : set_(set), before_(set.enabled()) { set_.set_enabled(false); }
   ~DisabledScope() { set_.set_enabled(before_); }
   DisabledScope(const DisabledScope&) = delete;

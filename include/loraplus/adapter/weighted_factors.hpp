@@ -15,6 +15,7 @@ namespace loraplus {
 /// An adapter, which somebody else owns, and the weight w that it has in a sum: w s (B A x + b).
 template <RealScalar Scalar>
 struct WeightedFactors {
+  /// The adapter.
   std::reference_wrapper<const Factors<Scalar>> factors;
   double weight = 1;  ///< w, any sign
 

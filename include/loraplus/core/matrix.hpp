@@ -13,6 +13,7 @@
 
 namespace loraplus {
 
+/// Sizes and indices, signed.
 using Index = Eigen::Index;
 
 /// A real number type that Eigen knows: float, double, or a user's own.
@@ -31,6 +32,7 @@ using Matrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColM
 template <RealScalar Scalar>
 using RowMajorMatrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
+/// A column: a bias, a magnitude.
 template <RealScalar Scalar>
 using Vector = Eigen::Matrix<Scalar, Eigen::Dynamic, 1, Eigen::ColMajor>;
 
@@ -83,11 +85,13 @@ StridedMap<Plain> map_batch(Batch& batch) {
 template <RealScalar Scalar>
 class ConstMatrixView : public detail::StridedMap<const Matrix<Scalar>> {
  public:
+  /// The map that it is.
   using Base = detail::StridedMap<const Matrix<Scalar>>;
 
   /// A view of nothing, 0 x 0.
   ConstMatrixView() : Base(nullptr, 0, 0, Eigen::OuterStride<>(0)) {}
 
+  /// Sees the batch, which must outlive the view.
   template <detail::EigenMatrix Derived>
   ConstMatrixView(const Derived& batch)  // NOLINT(google-explicit-constructor): a view
       : Base(detail::map_batch<const Matrix<Scalar>>(batch)) {}
@@ -97,9 +101,11 @@ class ConstMatrixView : public detail::StridedMap<const Matrix<Scalar>> {
 template <RealScalar Scalar>
 class MatrixView : public detail::StridedMap<Matrix<Scalar>> {
  public:
+  /// The map that it is.
   using Base = detail::StridedMap<Matrix<Scalar>>;
   using Base::operator=;  // assigns the coefficients, as every Eigen object does
 
+  /// Sees the batch, which must outlive the view.
   template <detail::EigenMatrix Batch>
   MatrixView(Batch&& batch)  // NOLINT(google-explicit-constructor): a view
       : Base(detail::map_batch<Matrix<Scalar>>(batch)) {}

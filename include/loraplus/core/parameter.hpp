@@ -21,6 +21,7 @@ enum class Role {
   embedding,  ///< a factor of an adapter on an embedding
 };
 
+/// The name of the enumerator.
 constexpr std::string_view to_string(Role role) {
   switch (role) {
     case Role::weight:
@@ -44,7 +45,9 @@ constexpr std::string_view to_string(Role role) {
 /// A name in nested models, "encoder.fc1.lora_A", as a chain of parts on the stack: visiting the
 /// parameters of a model allocates nothing.
 struct QualifiedName {
+  /// The outermost part.
   std::string_view part;
+  /// The rest, or null.
   const QualifiedName* inner = nullptr;
 
   /// Whether this is the name, without putting it together.
@@ -59,6 +62,7 @@ struct QualifiedName {
     return false;
   }
 
+  /// Put together, with dots.
   std::string str() const {
     std::string name(part);
     for (const QualifiedName* next = inner; next != nullptr; next = next->inner) {
@@ -74,11 +78,16 @@ struct QualifiedName {
 template <RealScalar Scalar_>
 struct Parameter {
   using Scalar = Scalar_;
+  /// Coefficients in storage order.
   using FlatMap = Eigen::Map<Eigen::Array<Scalar, Eigen::Dynamic, 1>>;
 
+  /// Within the model that is visited.
   QualifiedName name;
+  /// What it is for.
   Role role;
+  /// Of the matrix; of a vector its size.
   Index rows;
+  /// Of the matrix; of a vector 1.
   Index cols;
   bool is_vector;     ///< one-dimensional, as a bias
   bool is_row_major;  ///< the order of the coefficients in `value` and `gradient`
@@ -108,6 +117,7 @@ struct Parameter {
         gradient(gradients.data(), gradients.size()),
         scaling(adapter_scaling) {}
 
+  /// rows * cols.
   Index size() const { return value.size(); }
 };
 

@@ -23,6 +23,7 @@ concept RandomBits = std::uniform_random_bit_generator<Generator> && Generator::
 == 0 && (Generator::max() == std::numeric_limits<std::uint64_t>::max() ||
          Generator::max() == std::numeric_limits<std::uint32_t>::max());
 
+/// 64 random bits: one call of the generator, or two of 32 bits, the high ones first.
 template <RandomBits Generator>
 std::uint64_t random_bits(Generator& generator) {
   if constexpr (Generator::max() == std::numeric_limits<std::uint32_t>::max()) {

@@ -43,6 +43,7 @@ class FrozenLinear {
     return {nullptr, 0};
   }
 
+  /// Whether b is a parameter.
   bool trains_bias() const { return bias_.size() != 0; }
 
   Cache make_cache(Index /*largest_batch*/) const { return {}; }

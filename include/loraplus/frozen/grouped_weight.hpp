@@ -42,6 +42,7 @@ class GroupedWeight {
     }
     return sum;
   }
+  /// The weights of the groups, in their order.
   const std::vector<Part>& parts() const { return parts_; }
 
   /// y = W x + b. @param x in x n, @param y out x n

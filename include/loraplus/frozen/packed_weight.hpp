@@ -17,7 +17,9 @@ enum class Copies {
   two,  ///< a layout for each direction: twice the memory, both at full speed
 };
 
+/// How much memory a PackedWeight takes, and what for.
 struct PackOptions {
+  /// The layouts.
   Copies copies = Copies::two;
   bool keep_original = false;  ///< also keep the matrix as it was, for original()
 };
@@ -123,6 +125,7 @@ class PackedWeight {
 
   Index in_features() const { return data_->in; }
   Index out_features() const { return data_->out; }
+  /// The layouts that are held.
   Copies copies() const { return data_->packed.both() ? Copies::two : Copies::one; }
 
   /// How it was packed.

@@ -58,6 +58,7 @@ class AtomicFile {
       bytes = bytes.subspan(static_cast<std::size_t>(written));
     }
   }
+  /// The bytes of a text. @throws FileError
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
   /// @throws FileError; then the old file is as it was

@@ -215,7 +215,7 @@ void set_tensors(const Safetensors& file, Model& model, Optimizer& optimizer) {
 /// Writes all that a run needs to go on: the trained parameters, the moments and counters of the
 /// optimizer, the generator, and where fit is; and what it is to be known by. As a whole or not at
 /// all (AtomicFile).
-/// @param generator one that can be written to a stream, as those of <random>
+/// @param generator one that can be written to a stream, as those of the standard library
 /// @param notes what the caller wants to find again beside it
 /// @param settings what else makes this run another than others: its data, its loss
 /// @throws FileError

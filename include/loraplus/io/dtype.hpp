@@ -65,6 +65,7 @@ constexpr unsigned bits(Dtype dtype) {
   return detail::dtype_facts[static_cast<std::size_t>(dtype)].bits;
 }
 
+/// The type of this name, as "F32"; nothing if there is none.
 constexpr std::optional<Dtype> find_dtype(std::string_view name) {
   for (std::size_t i = 0; i < detail::dtype_facts.size(); ++i) {
     if (detail::dtype_facts[i].name == name) return static_cast<Dtype>(i);

@@ -22,6 +22,7 @@ struct LoadReport {
     }
   }
 
+  /// Whether nothing is missing and nothing was left over.
   bool complete() const { return missing.empty() && unexpected.empty(); }
 
   /// "missing: a, b; unexpected: c", or nothing.

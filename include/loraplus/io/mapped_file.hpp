@@ -43,8 +43,10 @@ class MappedFile {
     }
   }
 
+  /// The other one is empty afterwards.
   MappedFile(MappedFile&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  /// The files change places.
   MappedFile& operator=(MappedFile&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
@@ -56,6 +58,7 @@ class MappedFile {
     if (data_ != nullptr) ::munmap(data_, size_);
   }
 
+  /// The whole file.
   std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
 
  private:

@@ -19,7 +19,9 @@ namespace loraplus {
 /// file must not be able to stop a program. Letters are those of ASCII.
 using ModuleNames = std::variant<std::monostate, std::vector<std::string>, std::string>;
 
+/// Which modules of a network PEFT adapts or trains.
 struct ModuleTargets {
+  /// These are adapted.
   ModuleNames targets = {};
   ModuleNames exclude = {};                       ///< these never
   std::vector<std::string> modules_to_save = {};  ///< trained in full (saved_module), never adapted

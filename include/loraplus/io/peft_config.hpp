@@ -17,19 +17,33 @@ struct PeftConfig {
   template <typename Value>
   using Patterns = std::vector<std::pair<std::string, Value>>;  ///< by regular expressions
 
+  /// Rank, unless rank_pattern says another.
   Index r = 8;
+  /// Alpha, unless alpha_pattern says another.
   double lora_alpha = 8;
+  /// Probability, in [0, 1).
   double lora_dropout = 0;
+  /// s = alpha / sqrt(r).
   bool use_rslora = false;
+  /// DoRA.
   bool use_dora = false;
+  /// A bias on B.
   bool lora_bias = false;
+  /// Whether the base has its weights in x out.
   bool fan_in_fan_out = false;
+  /// Which biases are trained.
   BiasMode bias = BiasMode::none;
+  /// Ranks of the modules that match.
   Patterns<Index> rank_pattern = {};
+  /// Alphas of the modules that match.
   Patterns<double> alpha_pattern = {};
+  /// Which modules are adapted, and which are trained in full.
   ModuleTargets modules = {};
+  /// PEFT's word for the initialisation; it does nothing once trained.
   std::variant<bool, std::string> init_lora_weights = true;
+  /// Where Python finds the base.
   std::string base_model_name_or_path = {};
+  /// PEFT's word for the kind of model, or empty.
   std::string task_type = {};
   std::vector<std::string> unknown_keys = {};  ///< of a file that was read; they were passed over
 

@@ -13,8 +13,11 @@ namespace loraplus {
 /// A network with the adapter of a folder on it, and what was found there.
 template <FrozenWeight Weight>
 struct LoadedPeft {
+  /// Over the weights of the base.
   AdaptedMlp<Weight> network;
+  /// As the folder has it.
   PeftConfig config;
+  /// Tensors that were used, missing and not expected.
   LoadReport report;
 };
 

@@ -12,7 +12,9 @@ namespace loraplus {
 
 /// What was found in a folder.
 struct LoadedPeftModules {
+  /// As the folder has it.
   PeftConfig config;
+  /// Tensors that were used, missing and not expected.
   LoadReport report;
 };
 

@@ -22,8 +22,11 @@ class Safetensors {
         file_(std::make_shared<const MappedFile>(file)),
         header_(read_safetensors_header(file_->bytes(), name_)) {}
 
+  /// The path that it was opened by.
   const std::string& name() const { return name_; }
+  /// "__metadata__", texts by their keys.
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
+  /// The number of tensors.
   std::size_t size() const { return header_.tensors.size(); }
 
   /// By their places in the file.
@@ -35,6 +38,7 @@ class Safetensors {
     return found;
   }
 
+  /// Whether there is a tensor of this name.
   bool contains(const std::string& name) const { return header_.find(name) != nullptr; }
 
   /// @throws FileError if there is none of this name, or it has a dimension of 2^63 or more, as a
@@ -85,6 +89,7 @@ class TensorList {
   /// A tensor that is only seen, and must live until it is written: its bytes as a file has them.
   void add(TensorView view) { views_.push_back(std::move(view)); }
 
+  /// The tensors, in the order in which they were added.
   const std::vector<TensorView>& views() const { return views_; }
 
  private:

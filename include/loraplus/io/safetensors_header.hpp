@@ -42,11 +42,14 @@ enum class SafetensorsFault {
   metadata_incomplete_buffer,      ///< the file has fewer or more bytes than its tensors
 };
 
+/// A file that is not as the format wants it.
 class SafetensorsError : public FileError {
  public:
+  /// @param fault the check that failed, @param what the message, with file and tensor
   SafetensorsError(SafetensorsFault fault, const std::string& what)
       : FileError(what), fault_(fault) {}
 
+  /// The check that failed.
   SafetensorsFault fault() const { return fault_; }
 
  private:
@@ -55,14 +58,20 @@ class SafetensorsError : public FileError {
 
 /// A tensor as the header tells it.
 struct TensorInfo {
+  /// Unique in the file.
   std::string name;
+  /// The type of its elements.
   Dtype dtype = Dtype::f32;
+  /// Its dimensions, the slowest first.
   std::vector<std::uint64_t> shape;
   std::uint64_t begin = 0;  ///< of its bytes, from the end of the header
+  /// Where its bytes end, from there.
   std::uint64_t end = 0;
 };
 
+/// What stands before the tensors of a file.
 struct SafetensorsHeader {
+  /// "__metadata__", texts by their keys.
   std::map<std::string, std::string> metadata;
   std::deque<TensorInfo> tensors;    ///< by their place in the file; not in one piece of memory
   std::vector<std::size_t> by_name;  ///< their indices, by their names

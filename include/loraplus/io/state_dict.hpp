@@ -22,9 +22,12 @@ struct MlpLayout {
   bool fan_in_fan_out = false;  ///< weights are in x out, as those of transformers' Conv1D
 };
 
+/// A network from a file, and what of the file it took.
 template <typename Network>
 struct Loaded {
+  /// The network.
   Network network;
+  /// The tensors that were used, and those that were not.
   LoadReport report;
 };
 

@@ -47,13 +47,19 @@ void copy_tiles(const From& from, To&& to) {
 /// written. Row-major, as files are. A tensor of one dimension is a column here; one of none, of
 /// one element, is 1 x 1.
 struct TensorView {
+  /// Unique in its file.
   std::string name;
+  /// The type of its elements.
   Dtype dtype = Dtype::f32;
+  /// Its dimensions, the slowest first.
   std::vector<Index> shape;
+  /// The elements, row-major.
   std::span<const std::byte> bytes;
   std::string source;  ///< the file, for errors
 
+  /// The first dimension, or 1.
   Index rows() const { return shape.empty() ? 1 : shape[0]; }
+  /// The second dimension, or 1.
   Index cols() const { return shape.size() < 2 ? 1 : shape[1]; }
 
   /// "F32, 3 x 4"
@@ -118,6 +124,7 @@ struct TensorView {
     return to_matrix<Scalar>();
   }
 
+  /// @throws FileError that names file and tensor, and says what
   [[noreturn]] void fail(const std::string& what) const {
     throw FileError(source + ": '" + name + "' (" + description() + ") " + what);
   }

@@ -34,13 +34,16 @@ class PackedMatrix {
 
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
+  /// The strips, the last one perhaps filled up.
   Index strips() const { return packets_for<Scalar>(rows_); }
   /// From the start of a strip to that of the next, in scalars.
   Index stride() const { return stride_; }
+  /// The memory of the coefficients, gaps included.
   std::size_t bytes() const { return static_cast<std::size_t>(data_.size()) * sizeof(Scalar); }
 
   /// Strip i, packet_size x cols, column-major.
   const Scalar* strip(Index i) const { return data_.data() + i * stride_; }
+  /// The same to write.
   Scalar* strip(Index i) { return data_.data() + i * stride_; }
 
   /// @param matrix rows x cols, in any storage order

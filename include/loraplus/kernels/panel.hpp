@@ -25,14 +25,18 @@ struct PanelRange {
   Index packet;   ///< the first
   Index packets;  ///< 1 .. outer_rows
   Index col;      ///< the first
+  /// How many.
   Index cols;
 };
 
 /// Where packet i of column k lies: at data + k * step + i * packet.
 template <typename Scalar>
 struct Panel {
+  /// Packet 0 of column 0.
   const Scalar* data;
+  /// From a column to the next.
   Index step;
+  /// From a packet of a column to the next.
   Index packet;
 };
 
@@ -40,6 +44,7 @@ struct Panel {
 template <typename Scalar>
 class PackedFactor {
  public:
+  /// @param matrix must outlive this
   explicit PackedFactor(const PackedMatrix<Scalar>& matrix) : matrix_(matrix) {}
 
   Index rows() const { return matrix_.rows(); }
@@ -47,6 +52,7 @@ class PackedFactor {
   /// The columns that a panel may have.
   Index largest_panel() const { return cols(); }
 
+  /// The part of the matrix, where it lies.
   Panel<Scalar> panel(const PanelRange& range, Scalar* /*buffer*/) const {
     return {matrix_.strip(range.packet) + range.col * packet_size<Scalar>, packet_size<Scalar>,
             matrix_.stride()};
@@ -60,13 +66,16 @@ class PackedFactor {
 template <typename Scalar>
 class ColumnMajorFactor {
  public:
+  /// @param is_copied whether panels are copied before they are read
   ColumnMajorFactor(ConstMatrixView<Scalar> m, bool is_copied)
       : data_{m.data(), m.outerStride()}, rows_(m.rows()), cols_(m.cols()), is_copied_(is_copied) {}
 
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
+  /// The columns that a panel may have.
   Index largest_panel() const { return is_copied_ ? copied_columns : streamed_columns; }
 
+  /// The part of the matrix, where it lies or copied to the buffer.
   Panel<Scalar> panel(const PanelRange& range, Scalar* buffer) const {
     constexpr Index size = packet_size<Scalar>;
     if (range.cols == 0) return {buffer, 0, 0};

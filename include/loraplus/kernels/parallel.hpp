@@ -31,6 +31,7 @@ inline int choose_threads([[maybe_unused]] Index multiply_adds) {
 /// The threads that run a region together.
 class Team {
  public:
+  /// @param threads at least 1
   explicit Team(int threads) : threads_(threads) {}
 
   /// Calls run(team) on each thread of the team at once.

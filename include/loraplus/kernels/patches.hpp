@@ -17,8 +17,10 @@ enum class PaddingMode { zeros, reflect, replicate, circular };
 struct ConvAxis {
   Index size = 1;    ///< of the input
   Index kernel = 1;  ///< all at least 1 but the padding
+  /// From one position to the next.
   Index stride = 1;
   Index padding = 0;  ///< on either side
+  /// From one input that a position sees to the next.
   Index dilation = 1;
 
   /// Output positions. May be below 1: the kernel is larger than what it slides over.
@@ -35,13 +37,19 @@ struct ConvAxis {
 struct ConvGeometry {
   Index dimensions =
       2;  ///< 1 for PyTorch's Conv1d, by which its files differ; the height is 1 then
+  /// Of the input.
   Index channels = 1;
+  /// From top to bottom.
   ConvAxis height = {};
+  /// From left to right; the fastest in memory.
   ConvAxis width = {};
   Index groups = 1;  ///< of channels and outputs, each with weights of its own
+  /// What stands around the image.
   PaddingMode padding_mode = PaddingMode::zeros;
 
+  /// The inputs of a sample: channels x height x width.
   Index inputs() const { return channels * height.size * width.size; }
+  /// Where the kernel is applied: output height x output width.
   Index positions() const { return height.positions() * width.positions(); }
   /// Inputs that a position sees: channels x kernel height x kernel width.
   Index patch() const { return channels * height.kernel * width.kernel; }
@@ -69,6 +77,7 @@ class Patches {
                      static_cast<double>(geometry.groups));
   }
 
+  /// What it was made for.
   const ConvGeometry& geometry() const { return geometry_; }
 
   /// @param x inputs x n, @param patches patch x (positions n): the positions of a sample side by

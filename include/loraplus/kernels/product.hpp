@@ -17,6 +17,7 @@ struct LowRankTerm {
   ConstMatrixView<Scalar> f = {};  ///< out x r
   ConstMatrixView<Scalar> h = {};  ///< r x n
 
+  /// 0 for nothing.
   Index rank() const { return f.cols(); }
 };
 

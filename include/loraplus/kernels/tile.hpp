@@ -38,20 +38,29 @@ inline constexpr Index outer_height = outer_rows* packet_size<Scalar>;
 /// coefficient j of b_k at b[k * b_step + j].
 template <typename Scalar>
 struct Terms {
+  /// Terms of the sum.
   Index depth = 0;
+  /// Packets.
   const Scalar* a = nullptr;
+  /// From a term to the next.
   Index a_step = 0;
+  /// From a packet of a term to the next.
   Index a_packet = 0;
+  /// Coefficients.
   const Scalar* b = nullptr;
+  /// From a term to the next.
   Index b_step = 0;
 };
 
 /// A column-major matrix; with a stride of 0, one whose columns are all the same.
 template <typename Scalar>
 struct Columns {
+  /// Coefficient (0, 0).
   Scalar* data;
+  /// From a column to the next.
   Index stride;
 
+  /// Where a coefficient lies.
   Scalar* at(Index row, Index col) const { return data + col * stride + row; }
 };
 
@@ -110,8 +119,11 @@ void outer_tile(const Terms<Scalar>& first, const Terms<Scalar>& second, Columns
 /// Packets: packet t of column i is at data + t * step + i * stride.
 template <typename Scalar>
 struct Strided {
+  /// Packet 0 of column 0.
   Scalar* data;
+  /// From a packet of a column to the next.
   Index step;
+  /// From a column to the next.
   Index stride;
 };
 

@@ -14,15 +14,20 @@ namespace loraplus::kernels {
 /// stride.
 template <typename Scalar>
 struct DotFactor {
+  /// Where they lie.
   Strided<const Scalar> packets;
+  /// Of M.
   Index rows;
+  /// Of M.
   Index cols;
 
+  /// A column-major matrix.
   explicit DotFactor(ConstMatrixView<Scalar> matrix)
       : packets{matrix.data(), packet_size<Scalar>, matrix.outerStride()},
         rows(matrix.rows()),
         cols(matrix.cols()) {}
 
+  /// A packed matrix, whose strips are the packets of rows.
   explicit DotFactor(const PackedMatrix<Scalar>& matrix)
       : packets{matrix.strip(0), matrix.stride(), packet_size<Scalar>},
         rows(matrix.rows()),

@@ -19,6 +19,7 @@ enum class Activation {
   tanh,
 };
 
+/// The name of the enumerator.
 constexpr std::string_view to_string(Activation activation) {
   switch (activation) {
     case Activation::identity:

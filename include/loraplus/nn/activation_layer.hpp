@@ -11,13 +11,16 @@ template <RealScalar Scalar_>
 class ActivationLayer {
  public:
   using Scalar = Scalar_;
+  /// What a forward pass keeps for the backward pass; one for each thread.
   struct Cache {
     Matrix<Scalar> y;  ///< features x largest batch: the output of the last forward pass
   };
 
+  /// @param features of x and of y
   ActivationLayer(Activation activation, Index features)
       : activation_(activation), features_(features) {}
 
+  /// The function.
   Activation activation() const { return activation_; }
   Index in_features() const { return features_; }
   Index out_features() const { return features_; }

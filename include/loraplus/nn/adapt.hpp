@@ -18,14 +18,17 @@ template <FrozenWeight Weight>
 using AdaptedLayer =
     OneOf<FrozenLinear<Weight>, LoraLinear<Weight>, Linear<typename Weight::Scalar>>;
 
+/// A frozen network.
 template <FrozenWeight Weight>
 using FrozenMlp = Mlp<FrozenLinear<Weight>>;
 
+/// A network with some layers adapted, some trained in full, some frozen.
 template <FrozenWeight Weight>
 using AdaptedMlp = Mlp<AdaptedLayer<Weight>>;
 
 /// Which layers of a network are adapted, which are trained in full; the others stay frozen.
 struct AdaptOptions {
+  /// The adapters, all alike.
   LoraOptions lora = {};
   std::vector<std::string> targets = {};  ///< layers that get an adapter; empty: all not in `train`
   std::vector<std::string> train = {};    ///< layers trained in full, as a new head
@@ -173,6 +176,7 @@ void for_each_adapter(AdaptedMlp<Weight>& network, Use&& use) {
     if (auto* adapted = stage.layer.template get_if<LoraLinear<Weight>>()) use(*adapted);
   }
 }
+/// The same to read.
 template <FrozenWeight Weight, typename Use>
 void for_each_adapter(const AdaptedMlp<Weight>& network, Use&& use) {
   for (const auto& stage : network.stages()) {

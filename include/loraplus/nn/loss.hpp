@@ -12,6 +12,7 @@ namespace loraplus {
 /// The largest logit of a sample is taken off first, so no finite logit overflows. A NaN or +inf
 /// among the logits gives a loss and a gradient that are NaN.
 struct SoftmaxCrossEntropy {
+  /// A class index for each sample.
   using Target = std::span<const int>;
 
   /// Writes the gradient, (softmax(logits) - onehot(label)) / n, and returns the loss.

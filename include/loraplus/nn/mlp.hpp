@@ -20,20 +20,26 @@ class Mlp {
  public:
   using Scalar = typename L::Scalar;
 
+  /// A layer, by its name, and the activation after it.
   struct Stage {
+    /// Unique in the network; what stands before the names of its parameters.
     std::string name;
+    /// Takes what the stage before it gives.
     L layer;
+    /// After the layer.
     Activation activation = Activation::identity;
   };
 
   /// All that a pass needs, made once for the largest batch; a smaller one uses its left columns.
   struct StageCache {
+    /// That of the layer.
     typename L::Cache layer;
     Matrix<Scalar> preactivation = {};  ///< out x largest batch, if the derivative needs it
     Matrix<Scalar> output = {};         ///< out x largest batch, unless it goes straight to y
     Matrix<Scalar> gradient =
         {};  ///< out x largest batch, of the output, then of the preactivation
   };
+  /// One for each stage; one of these for each thread.
   using Cache = std::vector<StageCache>;
 
   /// @throws ArgumentError if there is no stage or a name stands twice, ShapeError if a layer does
@@ -51,11 +57,14 @@ class Mlp {
 
   Index in_features() const { return stages_.front().layer.in_features(); }
   Index out_features() const { return stages_.back().layer.out_features(); }
+  /// The stages, inputs first.
   std::span<Stage> stages() { return stages_; }
+  /// The same to read.
   std::span<const Stage> stages() const { return stages_; }
 
   /// The layer of this name. @throws ArgumentError that lists the names there are
   L& layer(std::string_view name) { return stages_[index_of(name)].layer; }
+  /// The same to read. @throws as above
   const L& layer(std::string_view name) const { return stages_[index_of(name)].layer; }
 
   /// "fc1, fc2, fc3"
@@ -235,6 +244,7 @@ Mlp<Linear<Scalar>> make_mlp(std::span<const Index> widths, Activation activatio
   return Mlp<Linear<Scalar>>(std::move(stages));
 }
 
+/// The same for widths in braces.
 template <RealScalar Scalar, RandomBits Generator>
 Mlp<Linear<Scalar>> make_mlp(std::initializer_list<Index> widths, Activation activation,
                              Generator& generator) {

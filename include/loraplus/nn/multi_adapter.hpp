@@ -24,8 +24,8 @@ class MultiAdapterMlp {
   using Scalar = typename Weight::Scalar;
   /// Of the network; one for each thread.
   struct Cache {
-    typename Layers::Cache layers;
-    Index largest_batch = 0;
+    typename Layers::Cache layers;  ///< one of each layer
+    Index largest_batch = 0;        ///< the samples that a pass may have
   };
 
   /// The frozen weights are shared with the network (and not copied if they are views or shared).
@@ -104,6 +104,7 @@ class MultiAdapterMlp {
     return names;
   }
 
+  /// The active adapters, in the order in which they are applied.
   std::vector<std::string> active() const {
     const std::lock_guard lock(*mutex_);
     return active_;
@@ -133,6 +134,7 @@ class MultiAdapterMlp {
     }
   }
 
+  /// What multiplies the scaling of all adapters.
   double common_scale() const { return layers_.stages()[0].layer.common_scale(); }
   /// What multiplies the scaling of all adapters.
   /// @throws ArgumentError unless it is finite, StateError if an adapter is merged

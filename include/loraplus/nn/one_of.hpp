@@ -19,12 +19,16 @@ class OneOf {
   static_assert((std::is_same_v<typename Kinds::Scalar, Scalar> && ...),
                 "loraplus: the kinds of a layer must share one scalar type");
 
+  /// The cache of a kind, which differs from another kind's even if the types do not.
   template <typename Kind>
   struct CacheOf {
+    /// That of the layer.
     typename Kind::Cache cache;
   };
+  /// The cache of the kind that the layer is.
   using Cache = std::variant<CacheOf<Kinds>...>;
 
+  /// The layer as one of its kinds.
   template <AnyOf<Kinds...> Kind>
   OneOf(Kind layer)  // NOLINT(google-explicit-constructor): as std::variant
       : layer_(std::move(layer)) {}
@@ -34,6 +38,7 @@ class OneOf {
   Kind* get_if() {
     return std::get_if<Kind>(&layer_);
   }
+  /// The same to read.
   template <typename Kind>
   const Kind* get_if() const {
     return std::get_if<Kind>(&layer_);
@@ -44,6 +49,7 @@ class OneOf {
   decltype(auto) visit(Use&& use) {
     return std::visit(std::forward<Use>(use), layer_);
   }
+  /// The same to read.
   template <typename Use>
   decltype(auto) visit(Use&& use) const {
     return std::visit(std::forward<Use>(use), layer_);

@@ -17,9 +17,12 @@ class Sequential {
   using Scalar = typename First::Scalar;
   static_assert((std::is_same_v<typename Rest::Scalar, Scalar> && ...),
                 "loraplus: the layers of a Sequential must share one scalar type");
+  /// The number of layers.
   static constexpr std::size_t size = 1 + sizeof...(Rest);
 
+  /// What a forward pass keeps for the backward pass; one for each thread.
   struct Cache {
+    /// One of each layer.
     std::tuple<typename First::Cache, typename Rest::Cache...> layers;
     std::array<Matrix<Scalar>, size - 1> outputs;    ///< out_i x largest batch
     std::array<Matrix<Scalar>, size - 1> gradients;  ///< the same, of the outputs
@@ -36,10 +39,12 @@ class Sequential {
     });
   }
 
+  /// Layer I, from 0.
   template <std::size_t I>
   auto& get() {
     return std::get<I>(layers_);
   }
+  /// The same to read.
   template <std::size_t I>
   const auto& get() const {
     return std::get<I>(layers_);

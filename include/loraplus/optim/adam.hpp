@@ -59,10 +59,15 @@ struct AdamMoments {
 
 /// Adam as PyTorch's: the weight decay is added to the gradient, g = gradient + l p.
 struct Adam {
+  /// eta, finite and at least 0; a group of the optimizer may have another.
   double learning_rate = 1e-3;
+  /// b1, in [0, 1).
   double beta1 = 0.9;
+  /// b2, in [0, 1).
   double beta2 = 0.999;
+  /// Finite and at least 0.
   double epsilon = 1e-8;
+  /// l, finite and at least 0; a group may have another.
   double weight_decay = 0;
 
   static constexpr bool is_elementwise = true;
@@ -97,10 +102,15 @@ struct Adam {
 /// AdamW as PyTorch's: the decay is decoupled, p *= 1 - eta l before the step (Loshchilov and
 /// Hutter, "Decoupled Weight Decay Regularization", algorithm 2).
 struct AdamW {
+  /// eta, finite and at least 0; a group of the optimizer may have another.
   double learning_rate = 1e-3;
+  /// b1, in [0, 1).
   double beta1 = 0.9;
+  /// b2, in [0, 1).
   double beta2 = 0.999;
+  /// Finite and at least 0.
   double epsilon = 1e-8;
+  /// l, finite and at least 0; a group may have another.
   double weight_decay = 1e-2;
 
   static constexpr bool is_elementwise = true;

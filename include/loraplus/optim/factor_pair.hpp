@@ -16,7 +16,9 @@ namespace loraplus {
 /// all four are r long contiguous rows.
 template <RealScalar Scalar>
 struct FactorPair {
+  /// r rows, one after the other.
   using Rows = Eigen::Map<RowMajorMatrix<Scalar>>;
+  /// The same to read.
   using ConstRows = Eigen::Map<const RowMajorMatrix<Scalar>>;
 
   ConstRows a;                 ///< r x in
@@ -30,6 +32,7 @@ struct FactorPair {
 /// the largest rank; allocates nothing afterwards.
 class GramSolver {
  public:
+  /// @param largest_rank the largest r of a factor
   explicit GramSolver(Index largest_rank)
       : gram_(largest_rank, largest_rank), columns_(largest_rank, block) {}
 

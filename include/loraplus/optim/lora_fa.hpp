@@ -21,7 +21,9 @@ template <UpdateRule Rule>
 struct LoraFa : detail::RegularizedRule<LoraFa<Rule>, Rule> {
   static constexpr const char* kind = "LoraFa";
 
+  /// Adapters of embeddings are pairs, too.
   static constexpr bool pairs_embeddings = true;
+  /// A stays as it is, and has no moments.
   static constexpr bool freezes(FactorKind factor) { return factor == FactorKind::a; }
 
   // NOLINTNEXTLINE(google-explicit-constructor): a rule may stand for it, as for an aggregate

@@ -5,11 +5,13 @@
 
 namespace loraplus {
 
+/// The learning rates of LoRA+ beside that of the rule.
 struct LoraPlusOptions {
   /// lambda = (learning rate of B) / (learning rate of A), positive. No default is right: the
   /// paper found about 16 for RoBERTa with B random at the start, 4 to 8 with A random, 2 to 4 for
   /// Llama (Hayou et al., "LoRA+", section 5.3).
   double ratio = std::numeric_limits<double>::quiet_NaN();
+  /// The learning rate of adapters of embeddings, finite and at least 0.
   double embedding_learning_rate = 1e-6;
 };
 

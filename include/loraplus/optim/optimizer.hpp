@@ -17,8 +17,10 @@ namespace loraplus {
 
 /// Parameters that share a learning rate and a weight decay.
 struct ParameterGroup {
+  /// "A", or for an override "bias of B_no_decay".
   std::string name;
   double learning_rate;  ///< before the schedule
+  /// As the rule takes it.
   double weight_decay;
   std::vector<std::string> parameters = {};  ///< their full names, in visiting order
 };
@@ -26,18 +28,25 @@ struct ParameterGroup {
 /// Takes parameters out of their groups into one of their own, which keeps what is not set here.
 /// The parameters are told by role or by full name; a later override wins over an earlier one.
 struct GroupOverride {
+  /// All parameters of this role; either this or `parameter` is set.
   std::optional<Role> role = {};
+  /// The parameter of this full name.
   std::string parameter = {};
+  /// Before the schedule.
   std::optional<double> learning_rate = {};
+  /// In the place of that of the group.
   std::optional<double> weight_decay = {};
 };
 
+/// What an optimizer does besides its rule.
 struct OptimizerOptions {
+  /// Multiplies every learning rate.
   Schedule schedule = {};
   /// The largest 2-norm of all gradients together; larger ones are scaled down to it.
   double clip_norm = std::numeric_limits<double>::infinity();
   /// Calls of step() that make one update, by the mean of their gradients.
   Index accumulation = 1;
+  /// Applied in this order.
   std::vector<GroupOverride> overrides = {};
 };
 
@@ -93,6 +102,7 @@ class Optimizer {
   /// The calls of step() since the last update; 0 without accumulation.
   Index pending() const { return pending_; }
 
+  /// What it was made with.
   const OptimizerOptions& options() const { return options_; }
 
   /// Calls `visitor(name, state)` with the moments of each parameter, coefficients x moments, to be
@@ -116,6 +126,7 @@ class Optimizer {
     pending_ = pending;
   }
 
+  /// The rule with its settings.
   const Rule& rule() const { return rule_; }
 
   /// Every group with its rate, decay and parameters; a group may be empty.

@@ -16,6 +16,7 @@ enum class Decay {
   cosine,  ///< half a cosine down to 0 at total_steps
 };
 
+/// The name of the enumerator.
 constexpr std::string_view to_string(Decay decay) {
   switch (decay) {
     case Decay::constant:
@@ -32,6 +33,7 @@ constexpr std::string_view to_string(Decay decay) {
 /// those of the schedulers with warm-up in Hugging Face's transformers, with one difference: the
 /// first step of a warm-up of w steps has the factor 1 / w, where theirs has 0 and moves nothing.
 struct Schedule {
+  /// What comes after the warm-up.
   Decay decay = Decay::constant;
   Index warmup_steps = 0;  ///< steps over which the factor rises to 1
   Index total_steps = 0;   ///< steps in all, for linear and cosine

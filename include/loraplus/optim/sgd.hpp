@@ -10,9 +10,13 @@ namespace loraplus {
 ///
 ///     g = gradient + l p,  m = mu m + g,  p -= eta m          or, Nesterov, p -= eta (g + mu m)
 struct Sgd {
+  /// eta, finite and at least 0; a group of the optimizer may have another.
   double learning_rate = 1e-3;
+  /// mu, in [0, 1); at 0 there is no state.
   double momentum = 0;
+  /// Needs a momentum.
   bool nesterov = false;
+  /// l, finite and at least 0; a group may have another.
   double weight_decay = 0;
 
   static constexpr bool is_elementwise = true;

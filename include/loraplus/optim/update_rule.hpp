@@ -18,12 +18,14 @@ struct UpdateContext {
 /// A parameter, its gradient, or one of its moments: the coefficients in storage order.
 template <RealScalar Scalar>
 using FlatView = Eigen::Ref<Eigen::Array<Scalar, Eigen::Dynamic, 1>>;
+/// The same to read.
 template <RealScalar Scalar>
 using ConstFlatView = Eigen::Ref<const Eigen::Array<Scalar, Eigen::Dynamic, 1>>;
 
 /// The state of one parameter: a column for each moment, zero before the first step.
 template <RealScalar Scalar>
 using OptimizerState = Eigen::Array<Scalar, Eigen::Dynamic, Eigen::Dynamic>;
+/// The state, or the rows of a part of the parameter.
 template <RealScalar Scalar>
 using OptimizerStateView = Eigen::Ref<OptimizerState<Scalar>>;
 

@@ -18,6 +18,7 @@ struct LabelledData {
   Matrix<Scalar> inputs;    ///< features x samples
   std::vector<int> labels;  ///< a class a sample
 
+  /// The samples.
   Index size() const { return inputs.cols(); }
 
   /// Copies the samples of these indices to the left columns of `batch`, which has room for them.
@@ -58,6 +59,7 @@ struct PairedData {
   Matrix<Scalar> inputs;   ///< features x samples
   Matrix<Scalar> outputs;  ///< targets x samples
 
+  /// The samples.
   Index size() const { return inputs.cols(); }
 
   /// Copies the samples of these indices to the left columns of `batch`, which has room for them.
@@ -115,6 +117,7 @@ class BatchSampler {
 
   /// The order of the samples in this epoch, and how many of them were dealt out.
   std::span<const Index> order() const { return order_; }
+  /// The samples of the epoch that were dealt out.
   Index dealt() const { return static_cast<Index>(next_); }
 
   /// Goes on within an epoch. @param order each index once, @param dealt of them

@@ -6,6 +6,7 @@
 
 namespace loraplus {
 
+/// How long fit trains, and on how much at a time.
 struct FitOptions {
   Index steps = 1000;  ///< training steps, a batch each
   Index batch = 64;    ///< samples in a batch; the last of an epoch may have fewer
@@ -19,9 +20,11 @@ struct StepReport {
 
 /// Where a run is: it can be stored, and gone on from.
 struct FitProgress {
+  /// Deals out the batches.
   BatchSampler sampler;
   Index step = 0;  ///< the steps made
 
+  /// The beginning of a run over so many samples. @throws ArgumentError as BatchSampler
   FitProgress(Index samples, const FitOptions& options) : sampler(samples, options.batch) {}
 };
 
@@ -61,6 +64,7 @@ Index fit(Model& model, Optimizer& optimizer, const Data& data, const FitOptions
                    std::forward<Callback>(after_step));
 }
 
+/// The same from the beginning, without a callback.
 template <typename Loss, Layer Model, typename Optimizer, typename Data, RandomBits Generator>
 Index fit(Model& model, Optimizer& optimizer, const Data& data, const FitOptions& options,
           Generator& generator) {

@@ -9,7 +9,9 @@ namespace loraplus {
 
 /// The learning rates of the two factors under Adam, and what is known about them.
 struct RecommendedRates {
+  /// Of A.
   double rate_a;
+  /// Of B.
   double rate_b;
   std::string source;   ///< of the formula
   std::string unknown;  ///< what the source does not say, and this function does not know
@@ -17,9 +19,12 @@ struct RecommendedRates {
 
 /// Rates that a search has found best for one width and one adapter.
 struct TunedRates {
+  /// Of A, positive.
   double rate_a;
+  /// Of B, positive.
   double rate_b;
   Index width;  ///< n, the inputs of the adapted layer
+  /// Rank, scaling and initialisation they were tuned with.
   LoraOptions adapter = {};
 };
 

@@ -14,6 +14,7 @@ class TrainingStep {
  public:
   using Scalar = typename Model::Scalar;
 
+  /// @param largest_batch samples
   TrainingStep(const Model& model, Index largest_batch)
       : cache_(model.make_cache(largest_batch)),
         y_(model.out_features(), largest_batch),
