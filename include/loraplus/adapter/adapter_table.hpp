@@ -50,6 +50,7 @@ class AdapterTable {
     }
     common_scale_ = scale;
   }
+  /// Whether the active ones are computed from now on.
   void set_enabled(bool enabled) { enabled_ = enabled; }
 
   /// What multiplies the scaling of an entry, all in all.

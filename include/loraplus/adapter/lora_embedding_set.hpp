@@ -14,11 +14,13 @@ class LoraEmbeddingSet : public LoraSet<Frozen> {
 
  public:
   using Scalar = typename Frozen::Scalar;
+  /// What a pass needs; one for each thread.
   using Cache = typename Base::Cache;
 
   /// @param weight dim x vocabulary
   explicit LoraEmbeddingSet(Frozen weight) : Base(std::move(weight)) {}
 
+  /// The tokens that there are.
   Index vocabulary() const { return Base::in_features(); }
 
   /// A new adapter, drawn from the generator. @throws as LoraEmbedding, and as LoraSet::add

@@ -9,7 +9,7 @@ namespace loraplus {
 
 /// That the inputs of a LoraSet are patches of images, and how many groups the outputs have.
 struct PatchGroups {
-  Index groups = 1;
+  Index groups = 1;  ///< of outputs, 1 if all see the same ranks
 };
 
 /// A frozen weight with any number of named adapters, of which some are active:
@@ -33,13 +33,14 @@ class LoraSet {
   /// What a pass needs; it grows when other adapters come into use.
   struct Cache {
     std::shared_ptr<const char> owner;  ///< the identity of the set that made it
-    Index largest_batch = 0;
-    detail::SetTerms<Scalar> terms;                         ///< of the last pass, or by assignment
+    Index largest_batch = 0;            ///< the samples that a pass may have
+    detail::SetTerms<Scalar> terms;     ///< of the last pass, or by assignment
     std::shared_ptr<const detail::SetState<Scalar>> fixed;  ///< what the next passes see, if any
     Index assigned = -1;        ///< samples with an adapter each; -1: the active ones are for all
     Index samples = -1;         ///< of the last forward pass that can be gone back through
     bool is_enabled = true;     ///< in that pass
-    Matrix<Scalar> x, y;        ///< in, out x largest batch: the samples of one adapter
+    Matrix<Scalar> x;           ///< in x largest batch: the samples of one adapter
+    Matrix<Scalar> y;           ///< out x largest batch
     std::vector<Index> tokens;  ///< the same of tokens
     bool has_x = true;          ///< false where all inputs are tokens
   };
@@ -251,6 +252,7 @@ class LoraSet {
     require_cache(cache);
     cache.fixed = state();
   }
+  /// The next passes see what there is then.
   void release(Cache& cache) const { cache.fixed.reset(); }
 
   /// Evaluation without a generator, training with one. @param x in x n, @param y out x n

@@ -14,6 +14,7 @@ struct OutputBlock {
   /// Rows of y.
   Index size;
 
+  /// Whether they are the same outputs.
   bool operator==(const OutputBlock&) const = default;
 };
 
@@ -73,6 +74,7 @@ class OutputBlocks {
   Index rank() const { return block_rank_ * static_cast<Index>(blocks_.size()); }
   /// Whether one block reaches all outputs.
   bool is_whole() const { return blocks_.size() == 1 && blocks_[0].size == out_; }
+  /// Whether the same ranks reach the same outputs.
   bool operator==(const OutputBlocks&) const = default;
 
   /// The rows of all blocks together: those of their B, one below the other.

@@ -29,6 +29,7 @@ struct ConvAxis {
     return room < 0 ? 0 : room / stride + 1;
   }
 
+  /// Whether all is the same.
   bool operator==(const ConvAxis&) const = default;
 };
 
@@ -54,6 +55,7 @@ struct ConvGeometry {
   /// Inputs that a position sees: channels x kernel height x kernel width.
   Index patch() const { return channels * height.kernel * width.kernel; }
 
+  /// Whether all is the same.
   bool operator==(const ConvGeometry&) const = default;
 };
 

@@ -19,6 +19,7 @@ namespace loraplus {
 /// still computed.
 template <UpdateRule Rule>
 struct LoraFa : detail::RegularizedRule<LoraFa<Rule>, Rule> {
+  /// What a checkpoint calls it.
   static constexpr const char* kind = "LoraFa";
 
   /// Adapters of embeddings are pairs, too.
@@ -26,6 +27,7 @@ struct LoraFa : detail::RegularizedRule<LoraFa<Rule>, Rule> {
   /// A stays as it is, and has no moments.
   static constexpr bool freezes(FactorKind factor) { return factor == FactorKind::a; }
 
+  /// @param rule what follows @param d the damping, above 0
   // NOLINTNEXTLINE(google-explicit-constructor): a rule may stand for it, as for an aggregate
   LoraFa(const Rule& rule = {}, double d = 1e-8) : detail::RegularizedRule<LoraFa, Rule>(rule, d) {}
 

@@ -19,8 +19,10 @@ namespace loraplus {
 /// are both in use.
 template <UpdateRule Rule>
 struct Riemannian : detail::RegularizedRule<Riemannian<Rule>, Rule> {
+  /// What a checkpoint calls it.
   static constexpr const char* kind = "Riemannian";
 
+  /// @param rule what follows @param d the damping, above 0
   // NOLINTNEXTLINE(google-explicit-constructor): a rule may stand for it, as for an aggregate
   Riemannian(const Rule& rule = {}, double d = 1e-6)
       : detail::RegularizedRule<Riemannian, Rule>(rule, d) {}
