@@ -59,21 +59,24 @@ class RankChoice {
 namespace detail {
 
 /// B = U S and A = V' of the leading components. @param rank at most the number of components
-inline Factors<double> leading_factors(const ThinSvd& svd, Index rank) {
+template <typename Double = double>
+Factors<Double> leading_factors(const ThinSvd& svd, Index rank) {
   return {.a = svd.v.leftCols(rank).transpose(),
           .b = svd.u.leftCols(rank) * svd.s.head(rank).asDiagonal()};
 }
 
 /// The same product with a larger rank: zeros are added to A and B.
-inline Factors<double> padded(Factors<double> factors, Index rank) {
-  factors.a.conservativeResizeLike(RowMajorMatrix<double>::Zero(rank, factors.in_features()));
-  factors.b.conservativeResizeLike(Matrix<double>::Zero(factors.out_features(), rank));
+template <typename Double = double>
+Factors<Double> padded(Factors<Double> factors, Index rank) {
+  factors.a.conservativeResizeLike(RowMajorMatrix<Double>::Zero(rank, factors.in_features()));
+  factors.b.conservativeResizeLike(Matrix<Double>::Zero(factors.out_features(), rank));
   return factors;
 }
 
 /// The decomposition of s B A, of min(out, in, r) components, without the out x in matrix:
 /// B = Qb Rb, A' = Qa Ra, and only Rb Ra' is decomposed, which is no larger than r x r.
-inline ThinSvd product_svd(const Factors<double>& factors) {
+template <typename Double = double>
+ThinSvd product_svd(const Factors<Double>& factors) {
   const ThinQr b = thin_qr(factors.b);
   const ThinQr a = thin_qr(factors.a.transpose());
   const ThinSvd core = thin_svd(factors.scaling * b.r * a.r.transpose());

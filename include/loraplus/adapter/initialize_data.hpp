@@ -197,14 +197,15 @@ std::vector<Index> loraga_components(LoraGaDirection direction, Index rank,
 }
 
 /// Multiplies the factors. @param largest the largest singular value of B, or 0 if B is zero
-inline void scale_loraga(const LoraGaOptions& options, const Matrix<double>& w, double scaling,
-                         double largest, Matrix<double>& a, Matrix<double>& b) {
+template <typename Double>
+void scale_loraga(const LoraGaOptions& options, const Matrix<Double>& w, double scaling,
+                  double largest, Matrix<Double>& a, Matrix<Double>& b) {
   switch (options.scale) {
     case LoraGaScale::stable:
       b *= std::sqrt(std::sqrt(static_cast<double>(w.rows())) / options.stable_gamma);
       break;
     case LoraGaScale::weight_svd:
-      if (largest > 0) b *= thin_svd(w).s(0) / largest;
+      if (largest > 0) b *= thin_svd<Double>(w).s(0) / largest;
       break;
     case LoraGaScale::gd_scale:
       a /= scaling;

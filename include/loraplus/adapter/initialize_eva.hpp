@@ -71,16 +71,17 @@ struct PrincipalComponents {
 /// @param largest so many components are taken, or all: min(in, samples - 1)
 /// @throws ArgumentError if `largest` is not positive or there are less than two samples
 /// @throws NonFiniteError if the squares of the inputs overflow
-inline PrincipalComponents principal_components(const EvaStatistics& statistics, Index largest) {
+template <typename Double = double>  // as in thin_svd.hpp
+PrincipalComponents principal_components(const EvaStatistics& statistics, Index largest) {
   require_argument(statistics.samples() >= 2, "principal_components",
                    "at least 2 samples are needed", static_cast<double>(statistics.samples()));
   require_argument(largest >= 1, "principal_components", "at least 1 component must be taken",
                    static_cast<double>(largest));
-  const Matrix<double> scatter =
+  const Matrix<Double> scatter =
       detail::finite_in_double("principal_components", "the scatter", statistics.scatter());
   const Index count = std::min({largest, statistics.in_features(), statistics.samples() - 1});
-  const Eigen::SelfAdjointEigenSolver<Matrix<double>> solver(scatter);
-  const Vector<double> variance = solver.eigenvalues().reverse().head(count).cwiseMax(0);
+  const Eigen::SelfAdjointEigenSolver<Matrix<Double>> solver(scatter);
+  const Vector<Double> variance = solver.eigenvalues().reverse().head(count).cwiseMax(0);
   PrincipalComponents components{
       solver.eigenvectors().rowwise().reverse().leftCols(count).transpose(), variance.cwiseSqrt(),
       variance / std::max(scatter.trace(), std::numeric_limits<double>::min())};

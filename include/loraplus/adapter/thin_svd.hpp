@@ -7,6 +7,9 @@
 // 8.6). Eigen 3.4 has two others, and neither serves: BDCSVD, fast, reads outside its arrays or
 // errs by 1e-3 for some matrices with repeated singular values, as of adapters; JacobiSVD,
 // accurate, takes many times as long.
+//
+// All are templates over `Double`, which is double: who includes this and decomposes nothing has
+// nothing of it compiled, which takes seconds.
 #pragma once
 
 #include <Eigen/Householder>
@@ -41,22 +44,24 @@ struct ThinQr {
   Matrix<double> r;  ///< k x columns, upper trapezoidal
 };
 
-inline ThinQr thin_qr(const Matrix<double>& matrix) {
+template <typename Double = double>
+ThinQr thin_qr(const Matrix<double>& matrix) {
   const Index k = std::min(matrix.rows(), matrix.cols());
-  const Eigen::HouseholderQR<Matrix<double>> qr(matrix);
-  ThinQr thin{Matrix<double>::Identity(matrix.rows(), k),
+  const Eigen::HouseholderQR<Matrix<Double>> qr(matrix);
+  ThinQr thin{Matrix<Double>::Identity(matrix.rows(), k),
               qr.matrixQR().topRows(k).template triangularView<Eigen::Upper>()};
   thin.q.applyOnTheLeft(qr.householderQ());
   return thin;
 }
 
 /// A bidiagonal matrix U' M V on its way to a diagonal one, n x n.
+template <typename Double>
 class BidiagonalSvd {
  public:
   /// @param matrix n x n, finite
-  explicit BidiagonalSvd(Matrix<double> matrix)
+  explicit BidiagonalSvd(Matrix<Double> matrix)
       : n_(matrix.cols()),
-        u_(Matrix<double>::Identity(n_, n_)),
+        u_(Matrix<Double>::Identity(n_, n_)),
         v_(u_),
         d_(n_),
         e_(std::max<Index>(n_ - 1, 0)) {
@@ -77,12 +82,12 @@ class BidiagonalSvd {
   }
 
  private:
-  using Rotation = Eigen::JacobiRotation<double>;
+  using Rotation = Eigen::JacobiRotation<Double>;
 
   /// Householder reflections from the left and the right in turn (Golub and Van Loan, algorithm
   /// 5.4.2).
-  void bidiagonalize(Matrix<double>& m) {
-    Vector<double> essential(n_), work(n_);
+  void bidiagonalize(Matrix<Double>& m) {
+    Vector<Double> essential(n_), work(n_);
     double tau = 0;
     for (Index k = 0; k < n_; ++k) {
       const Index below = n_ - k - 1;  // rows below, and columns to the right
@@ -165,21 +170,22 @@ class BidiagonalSvd {
   }
 
   Index n_;
-  Matrix<double> u_;  // n x n
-  Matrix<double> v_;  // n x n
-  Vector<double> d_;  // the diagonal
-  Vector<double> e_;  // above it, n - 1
+  Matrix<Double> u_;  // n x n
+  Matrix<Double> v_;  // n x n
+  Vector<Double> d_;  // the diagonal
+  Vector<Double> e_;  // above it, n - 1
 };
 
 /// The decomposition of a matrix, of at least as many rows as columns.
-inline ThinSvd tall_svd(const Matrix<double>& matrix) {
+template <typename Double = double>
+ThinSvd tall_svd(const Matrix<Double>& matrix) {
   const double scale = matrix.cwiseAbs().maxCoeff();  // lest squares overflow or vanish
   if (scale == 0) {
-    const auto identity = Matrix<double>::Identity(matrix.rows(), matrix.cols());
-    return {identity, Vector<double>::Zero(matrix.cols()), identity.topRows(matrix.cols())};
+    const auto identity = Matrix<Double>::Identity(matrix.rows(), matrix.cols());
+    return {identity, Vector<Double>::Zero(matrix.cols()), identity.topRows(matrix.cols())};
   }
   const ThinQr qr = thin_qr(matrix / scale);
-  ThinSvd svd = BidiagonalSvd(qr.r).solve();
+  ThinSvd svd = BidiagonalSvd<Double>(qr.r).solve();
   return {qr.q * svd.u, scale * svd.s, std::move(svd.v)};
 }
 
@@ -187,11 +193,12 @@ inline ThinSvd tall_svd(const Matrix<double>& matrix) {
 /// vectors is arbitrary.
 /// @param matrix out x in
 /// @throws NonFiniteError if a coefficient is not finite
-inline ThinSvd thin_svd(const Matrix<double>& matrix) {
+template <typename Double = double>
+ThinSvd thin_svd(const Matrix<double>& matrix) {
   if (matrix.size() == 0) return {Matrix<double>(matrix.rows(), 0), {}, {matrix.cols(), 0}};
   require_finite("thin_svd", "the matrix", matrix);
-  if (matrix.rows() >= matrix.cols()) return tall_svd(matrix);
-  ThinSvd transposed = tall_svd(matrix.transpose());
+  if (matrix.rows() >= matrix.cols()) return tall_svd<Double>(matrix);
+  ThinSvd transposed = tall_svd<Double>(matrix.transpose());
   return {std::move(transposed.v), std::move(transposed.s), std::move(transposed.u)};
 }
 
