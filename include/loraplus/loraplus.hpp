@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// loraplus: fine-tunes frozen networks with LoRA and LoRA+. Includes all that needs Eigen alone.
+// loraplus: fine-tunes frozen networks with LoRA and LoRA+. Includes all that needs Eigen alone, but
+// for what is computed from trained weights or data before or after training, which costs a second
+// to compile: add_weighted, combine, decompose and initialize*.hpp in adapter/,
+// nn/adapt_initialized.hpp.
 #pragma once
 
 #include <loraplus/adapter/adapter.hpp>
