@@ -23,6 +23,9 @@ TEST_CASE("grouped weights are one block-diagonal matrix with its zeros") {
   w.topLeftCorner(2, 3) = first;
   w.bottomRightCorner(4, 1) = second;
   CHECK(loraplus::to_matrix(weight) == w);
+  Matrix<double> read = Matrix<double>::Constant(6, 4, 7);  // zeros are written too
+  weight.copy_to(read);
+  CHECK(read == w);
   const auto x = test::random_matrix<double>(4, 5, 4), dy = test::random_matrix<double>(6, 5, 5);
   Matrix<double> y(6, 5), dx(4, 5);
   weight.forward(x, y);
