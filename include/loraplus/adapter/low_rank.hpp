@@ -201,13 +201,10 @@ class LowRank {
     kernels::expand<Scalar>(a_.transpose(), z, dx);
   }
 
-  /// W += s B A. @param w out x in
-  template <typename W>
-  void add_to(W& w, Scalar scale = Scalar(1)) const {
-    for_each_block([&](std::size_t k, Index /*row*/, const OutputBlock& block, Index rank) {
-      w.middleRows(block.first, block.size).noalias() +=
-          scale * scaling_ * b_[k] * a_.middleRows(rank, blocks_.block_rank());
-    });
+  /// W += s B A: what `expand` does for h = s A. @param w out x in
+  void add_to(MatrixView<Scalar> w, Scalar scale = Scalar(1)) const {
+    const Matrix<Scalar> h = scale * scaling_ * a_;  // r x in
+    expand(h, w);
   }
 
   /// Shows A, B and the bias of B under names and roles of the layer; with several blocks those of
