@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// loraplus: fine-tunes frozen networks with LoRA and LoRA+. Includes all that needs Eigen alone, but
-// for what is computed from trained weights or data before or after training, which costs a second
-// to compile: add_weighted, combine, decompose and initialize*.hpp in adapter/,
+// loraplus: fine-tunes frozen networks with LoRA and LoRA+. Includes all that needs Eigen alone,
+// but for what is computed from trained weights or data before or after training, which costs a
+// second to compile: add_weighted, combine, decompose and initialize*.hpp in adapter/,
 // nn/adapt_initialized.hpp.
 #pragma once
 

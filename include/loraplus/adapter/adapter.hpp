@@ -43,27 +43,27 @@ class Adapter {
       : factors_(std::move(factors)), dropout_(validate(options).dropout) {
     require_shape("Adapter", "A", factors_.a(), factors_.rank(), weight.in_features());
     if (factors_.out_features() != weight.out_features()) {
-      throw ShapeError("Adapter: B must have " + std::to_string(weight.out_features()) +
-                       " rows, found " + std::to_string(factors_.out_features()));
+      raise<ShapeError>("Adapter: B must have " + std::to_string(weight.out_features()) +
+                        " rows, found " + std::to_string(factors_.out_features()));
     }
     if (!options.dora) return;
-    if (factors_.has_bias()) throw ArgumentError("Adapter: dora has no place for lora_bias");
+    if (factors_.has_bias()) raise<ArgumentError>("Adapter: dora has no place for lora_bias");
     magnitude_.emplace(weight, factors_);
   }
 
   /// @throws ShapeError unless this is an adapter for a weight out x in
   void require_fits(std::string_view where, Index out, Index in) const {
     if (factors_.in_features() == in && factors_.out_features() == out) return;
-    throw ShapeError(std::string(where) + ": the adapter is for " +
-                     detail::shape_text(factors_.out_features(), factors_.in_features()) +
-                     ", the weight is " + detail::shape_text(out, in));
+    raise<ShapeError>(std::string(where) + ": the adapter is for " +
+                      detail::shape_text(factors_.out_features(), factors_.in_features()) +
+                      ", the weight is " + detail::shape_text(out, in));
   }
 
   /// @throws ArgumentError unless it keeps so many equal groups of outputs apart
   void require_groups(std::string_view where, Index groups) const {
     if (factors_.blocks() == OutputBlocks::grouped(factors_.out_features(), groups, rank())) return;
-    throw ArgumentError(std::string(where) + ": the adapter does not keep " +
-                        std::to_string(groups) + " groups of outputs apart");
+    raise<ArgumentError>(std::string(where) + ": the adapter does not keep " +
+                         std::to_string(groups) + " groups of outputs apart");
   }
 
   Index rank() const { return factors_.rank(); }

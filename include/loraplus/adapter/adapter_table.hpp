@@ -70,16 +70,16 @@ class AdapterTable {
     for (const Entry& entry : *entries_) {
       known += (known.empty() ? "" : ", ") + entry.name;
     }
-    throw ArgumentError("no adapter is called '" + std::string(name) + "'; there are " +
-                        (known.empty() ? "none" : known));
+    raise<ArgumentError>("no adapter is called '" + std::string(name) + "'; there are " +
+                         (known.empty() ? "none" : known));
   }
 
   /// The first adapter becomes active. @throws ArgumentError if the name is taken or cannot be one
   void add(const std::string& name, std::shared_ptr<Adapter<Scalar>> adapter) {
     if (name.empty() || name == base_adapter) {
-      throw ArgumentError("'" + name + "' cannot be the name of an adapter");
+      raise<ArgumentError>("'" + name + "' cannot be the name of an adapter");
     }
-    if (contains(name)) throw ArgumentError("there is an adapter '" + name + "' already");
+    if (contains(name)) raise<ArgumentError>("there is an adapter '" + name + "' already");
     if (entries_->empty()) active_ = {name};
     const auto index = lower_bound(name) - entries_->begin();
     change([&](std::vector<Entry>& entries) {
@@ -115,7 +115,7 @@ class AdapterTable {
     for (auto name = names.begin(); name != names.end(); ++name) {
       at(*name);
       if (std::find(names.begin(), name, *name) != name) {
-        throw ArgumentError("'" + *name + "' cannot be active twice");
+        raise<ArgumentError>("'" + *name + "' cannot be active twice");
       }
     }
     active_ = std::move(names);

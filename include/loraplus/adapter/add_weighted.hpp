@@ -74,19 +74,19 @@ void add_weighted(LoraSet<Frozen>& set, const std::string& name,
                   const std::vector<WeightedName>& terms, const CombineOptions& options = {},
                   Generator&... generator) requires(sizeof...(Generator) <= 1) {
   using Scalar = typename Frozen::Scalar;
-  if (terms.empty()) throw ArgumentError("add_weighted: there are no adapters");
+  if (terms.empty()) raise<ArgumentError>("add_weighted: there are no adapters");
   const auto first = set.at(terms.front().name);
   const OutputBlocks& blocks = first->factors().blocks();
   std::vector<Factors<Scalar>> factors;
   for (const WeightedName& term : terms) {
     const auto adapter = set.at(term.name);
     if (adapter->magnitude() != nullptr) {
-      throw ArgumentError("add_weighted: '" + term.name +
-                          "' has DoRA, whose magnitudes cannot be combined");
+      raise<ArgumentError>("add_weighted: '" + term.name +
+                           "' has DoRA, whose magnitudes cannot be combined");
     }
     if (!blocks.has_outputs_of(adapter->factors().blocks())) {
-      throw ArgumentError("add_weighted: '" + term.name + "' has other blocks of outputs than '" +
-                          terms.front().name + "', they cannot be combined");
+      raise<ArgumentError>("add_weighted: '" + term.name + "' has other blocks of outputs than '" +
+                           terms.front().name + "', they cannot be combined");
     }
     factors.push_back(adapter->factors().factors());
     factors.back().scaling *= set.scale(term.name);

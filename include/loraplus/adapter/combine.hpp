@@ -125,7 +125,7 @@ void require_equal_ranks(std::span<const WeightedFactors<Scalar>> terms, Combina
   for (std::size_t i = 1; i < terms.size(); ++i) {
     const Index found = terms[i].factors.get().rank();
     if (found == rank) continue;
-    throw ArgumentError(
+    raise<ArgumentError>(
         place_text("combine", i, terms.size()) + " has rank " + std::to_string(found) +
         ", the first has " + std::to_string(rank) + "; " + std::string(to_string(type)) +
         " works entry by entry and needs equal ranks, cat and the svd types do not");
@@ -147,8 +147,8 @@ Factors<Scalar> combine(std::span<const WeightedFactors<Scalar>> terms,
                         const CombineOptions& options, const UniformSource& uniform) {
   require_summable("combine", terms);
   if (parts_of(validate(options).type).pruning == Pruning::at_random && !uniform) {
-    throw ArgumentError("combine: " + std::string(to_string(options.type)) +
-                        " drops entries at random: pass a generator");
+    raise<ArgumentError>("combine: " + std::string(to_string(options.type)) +
+                         " drops entries at random: pass a generator");
   }
   Factors<double> sum = sum_as_chosen(terms, options, uniform);
   sum.bias = summed_bias(terms);

@@ -88,9 +88,9 @@ class ConvLayer {
   ConvLayer(kernels::Patches patches, Layer layer)
       : patches_(std::move(patches)), layer_(std::move(layer)) {
     if (layer_.in_features() == geometry().patch()) return;
-    throw ShapeError("LoraConv: the weight must take " + std::to_string(geometry().patch()) +
-                     " inputs, channels x kernel height x kernel width, found " +
-                     std::to_string(layer_.in_features()));
+    raise<ShapeError>("LoraConv: the weight must take " + std::to_string(geometry().patch()) +
+                      " inputs, channels x kernel height x kernel width, found " +
+                      std::to_string(layer_.in_features()));
   }
 
   /// The layer that computes with patches.
@@ -129,7 +129,7 @@ class ConvLayer {
  private:
   void require_cache(const char* where, Index samples, const Cache& cache) const {
     if (cache.patches.rows() != geometry().patch() || cache.outputs.rows() != out_channels()) {
-      throw StateError("LoraConv: the cache was made for another layer");
+      raise<StateError>("LoraConv: the cache was made for another layer");
     }
     require_batch_fits(where, samples, cache.patches.cols() / geometry().positions());
   }
@@ -152,8 +152,8 @@ class ConvLayer {
     require_shape("LoraConv::backward", "dy", dy, out_features(), x.cols());
     require_cache("LoraConv::backward", x.cols(), cache);
     if (cache.samples != x.cols()) {
-      throw StateError("LoraConv::backward: a batch of " + std::to_string(x.cols()) +
-                       " samples does not follow a forward pass of as many with this cache");
+      raise<StateError>("LoraConv::backward: a batch of " + std::to_string(x.cols()) +
+                        " samples does not follow a forward pass of as many with this cache");
     }
     for (Index sample = 0; sample < x.cols(); ++sample) {
       of_sample(cache.outputs, sample) = image(dy, sample).transpose();

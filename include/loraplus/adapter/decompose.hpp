@@ -34,9 +34,9 @@ class RankChoice {
     const Index largest = std::min(out, in);
     const Index rank = rank_ > 0 ? rank_ : rank_of_share(singular_values);
     if (rank > largest) {
-      throw ArgumentError("decompose: a " + detail::shape_text(out, in) +
-                          " matrix has no rank larger than " + std::to_string(largest) +
-                          ", found rank " + std::to_string(rank));
+      raise<ArgumentError>("decompose: a " + detail::shape_text(out, in) +
+                           " matrix has no rank larger than " + std::to_string(largest) +
+                           ", found rank " + std::to_string(rank));
     }
     return rank;
   }

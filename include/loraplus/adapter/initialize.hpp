@@ -167,7 +167,7 @@ Factors<typename Derived::Scalar> olora(const Eigen::MatrixBase<Derived>& w, Ind
 template <RealScalar Scalar, RandomBits Generator>
 Factors<Scalar> orthogonal(Index out, Index in, Index rank, double scaling, Generator& generator) {
   if (rank < 2 || rank % 2 != 0) {
-    throw ArgumentError("orthogonal: requires an even rank, got " + std::to_string(rank));
+    raise<ArgumentError>("orthogonal: requires an even rank, got " + std::to_string(rank));
   }
   detail::require_scaling("orthogonal", scaling);
   Matrix<double> normal(rank, rank), a_mix(in, rank / 2), b_mix(out, rank / 2);

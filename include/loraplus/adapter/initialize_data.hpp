@@ -188,7 +188,7 @@ std::vector<Index> loraga_components(LoraGaDirection direction, Index rank,
       break;
     case LoraGaDirection::random:
       if (sizeof...(Generator) == 0) {
-        throw ArgumentError("lora_ga: the direction `random` needs a generator");
+        raise<ArgumentError>("lora_ga: the direction `random` needs a generator");
       }
       (loraplus::shuffle(std::span<Index>(order), generator), ...);
       break;

@@ -73,7 +73,7 @@ class LoraConv : public ConvLayer<LoraLinear<Frozen>> {
       return Base::forward(x, y, cache, generator...);
     }
     if (cache.mask.rows() != Base::in_features() || cache.mask.cols() < x.cols()) {
-      throw StateError("LoraConv: the cache was made for another layer");
+      raise<StateError>("LoraConv: the cache was made for another layer");
     }
     auto mask = cache.mask.leftCols(x.cols());
     (detail::draw_dropout_mask(dropout(), mask, generator), ...);

@@ -43,8 +43,8 @@ class LoraConvSet : public ConvLayer<LoraSet<Frozen>> {
     geometry.height.size = Base::geometry().height.size;
     geometry.width.size = Base::geometry().width.size;
     if (geometry != Base::geometry()) {
-      throw ArgumentError("LoraConvSet: '" + name +
-                          "' is an adapter for a convolution of another geometry");
+      raise<ArgumentError>("LoraConvSet: '" + name +
+                           "' is an adapter for a convolution of another geometry");
     }
     set().add(name, layer.layer().adapter());
   }

@@ -77,7 +77,7 @@ class LoraEmbedding {
   /// @param m out @throws ShapeError, StateError if the layer is merged or has no DoRA
   void set_magnitude(const Vector<Scalar>& m) {
     require_unmerged("set_magnitude");
-    if (magnitude() == nullptr) throw StateError("LoraEmbedding: there is no DoRA");
+    if (magnitude() == nullptr) raise<StateError>("LoraEmbedding: there is no DoRA");
     adapter_.magnitude()->set_values(m);
   }
 
@@ -106,7 +106,7 @@ class LoraEmbedding {
     if (!enabled_) return weight_.lookup(tokens, y);
     if (merged()) return merged_->lookup(tokens, y);
     if (!adapter_.fits(cache.adapter)) {
-      throw StateError("LoraEmbedding: the cache was made for another layer");
+      raise<StateError>("LoraEmbedding: the cache was made for another layer");
     }
     require_batch_fits("LoraEmbedding::forward", n, cache.adapter.h.cols());
     weight_.lookup(tokens, y);
@@ -124,8 +124,8 @@ class LoraEmbedding {
     if (!enabled_) return;
     require_unmerged("backward");
     if (cache.samples != n) {
-      throw StateError("LoraEmbedding::backward: " + std::to_string(n) +
-                       " tokens do not follow a forward pass of as many with this cache");
+      raise<StateError>("LoraEmbedding::backward: " + std::to_string(n) +
+                        " tokens do not follow a forward pass of as many with this cache");
     }
     const ConstMatrixView<Scalar> g = adapter_.backward_magnitude(dy, cache.adapter);
     adapter_.backward_factors(tokens, g, Scalar(1), cache.adapter, padding_);
@@ -137,7 +137,7 @@ class LoraEmbedding {
     Matrix<Scalar> w = w0;
     Vector<Scalar> extra = Vector<Scalar>::Zero(out_features());
     adapter_.merge_into(w0, w, extra);
-    if (!w.allFinite()) throw NonFiniteError("LoraEmbedding: the merged weight is not finite");
+    if (!w.allFinite()) raise<NonFiniteError>("LoraEmbedding: the merged weight is not finite");
     return w;
   }
 
@@ -161,7 +161,7 @@ class LoraEmbedding {
  private:
   static const LoraOptions& checked(const LoraOptions& options) {
     const auto refuse = [](bool asked, const char* what) {
-      if (asked) throw ArgumentError(std::string("LoraEmbedding: an embedding has no ") + what);
+      if (asked) raise<ArgumentError>(std::string("LoraEmbedding: an embedding has no ") + what);
     };
     refuse(options.dropout > 0, "dropout: its inputs are tokens");
     refuse(options.lora_bias, "lora_bias");
@@ -185,7 +185,7 @@ class LoraEmbedding {
 
   void require_unmerged(const char* what) const {
     if (merged()) {
-      throw StateError(std::string("LoraEmbedding: ") + what + " needs unmerge() first");
+      raise<StateError>(std::string("LoraEmbedding: ") + what + " needs unmerge() first");
     }
   }
 

@@ -87,8 +87,8 @@ class LoraEmbeddingSet : public LoraSet<Frozen> {
  private:
   static void require_embedding(const std::string& name, const Adapter<Scalar>& adapter) {
     if (adapter.dropout() == 0 && !adapter.factors().has_bias()) return;
-    throw ArgumentError("LoraEmbeddingSet: '" + name +
-                        "' has dropout or lora_bias, which an embedding does not have");
+    raise<ArgumentError>("LoraEmbeddingSet: '" + name +
+                         "' has dropout or lora_bias, which an embedding does not have");
   }
 
   Index padding_ = -1;  // a token, or none

@@ -114,7 +114,7 @@ class LoraLinear {
   /// @throws ShapeError, StateError if the layer is merged or has none
   void set_magnitude(const Vector<Scalar>& m) {
     require_unmerged("set_magnitude");
-    if (magnitude() == nullptr) throw StateError("LoraLinear::set_magnitude: there is no DoRA");
+    if (magnitude() == nullptr) raise<StateError>("LoraLinear::set_magnitude: there is no DoRA");
     adapter_.magnitude()->set_values(m);
   }
 
@@ -131,10 +131,11 @@ class LoraLinear {
   void set_plan(Plan plan, Index samples_per_update = 0) {
     if (plan == Plan::merged) {
       if (!MergesLowRank<Frozen>) {
-        throw ArgumentError("LoraLinear: the frozen weight makes no merged copies (MergesLowRank)");
+        raise<ArgumentError>(
+            "LoraLinear: the frozen weight makes no merged copies (MergesLowRank)");
       }
       if (const char* reason = unmergeable()) {
-        throw ArgumentError(std::string("LoraLinear: the merged plan has no place for ") + reason);
+        raise<ArgumentError>(std::string("LoraLinear: the merged plan has no place for ") + reason);
       }
     }
     require_argument(samples_per_update >= 0, "LoraLinear::set_plan",
@@ -186,7 +187,7 @@ class LoraLinear {
   void forward_masked(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, ConstMatrixView<Scalar> mask,
                       Cache& cache) const {
     require_shape("LoraLinear::forward_masked", "mask", mask, in_features(), x.cols());
-    if (dropout() == 0) throw StateError("LoraLinear::forward_masked: there is no dropout");
+    if (dropout() == 0) raise<StateError>("LoraLinear::forward_masked: there is no dropout");
     if (enabled_) require_unmerged("a training forward pass");
     if (!begin_forward(x, y, cache)) return;
     finish_forward(x, adapter_.project_masked(x, Scalar(1), mask, cache.adapter), y, cache);
@@ -219,7 +220,7 @@ class LoraLinear {
     Matrix<Scalar> w = w0;
     Vector<Scalar> extra = Vector<Scalar>::Zero(out_features());
     adapter_.merge_into(w0, w, extra);
-    if (!w.allFinite()) throw NonFiniteError("LoraLinear: the merged weight is not finite");
+    if (!w.allFinite()) raise<NonFiniteError>("LoraLinear: the merged weight is not finite");
     return w;
   }
 
@@ -230,7 +231,7 @@ class LoraLinear {
     if (!factors().has_bias()) return merged;
     if (merged.size() == 0) merged.setZero(out_features());
     factors().add_bias(merged);
-    if (!merged.allFinite()) throw NonFiniteError("LoraLinear: the merged bias is not finite");
+    if (!merged.allFinite()) raise<NonFiniteError>("LoraLinear: the merged bias is not finite");
     return merged;
   }
 
@@ -374,17 +375,17 @@ class LoraLinear {
   }
 
   void require_unmerged(const char* what) const {
-    if (merged()) throw StateError(std::string("LoraLinear: ") + what + " needs unmerge() first");
+    if (merged()) raise<StateError>(std::string("LoraLinear: ") + what + " needs unmerge() first");
   }
 
   static void require_cache(bool fits) {
-    if (!fits) throw StateError("LoraLinear: the cache was made for another layer or plan");
+    if (!fits) raise<StateError>("LoraLinear: the cache was made for another layer or plan");
   }
 
   void require_forward_pass(Index samples, const Cache& cache) const {
     if (cache.samples != samples) {
-      throw StateError("LoraLinear::backward: a batch of " + std::to_string(samples) +
-                       " samples does not follow a forward pass of as many with this cache");
+      raise<StateError>("LoraLinear::backward: a batch of " + std::to_string(samples) +
+                        " samples does not follow a forward pass of as many with this cache");
     }
   }
 

@@ -72,7 +72,7 @@ inline const LoraOptions& validate(const LoraOptions& options) {
   require(options.dropout >= 0 && options.dropout < 1, "dropout must be in [0, 1)",
           options.dropout);
   if (options.dora && options.lora_bias) {
-    throw ArgumentError(
+    raise<ArgumentError>(
         "LoraOptions: dora has no place for lora_bias, the bias of a decomposed "
         "weight is that of the frozen one");
   }

@@ -45,6 +45,9 @@ class LoraSet {
     bool has_x = true;          ///< false where all inputs are tokens
   };
 
+  /// The weight with some adapters in it.
+  using Merged = std::shared_ptr<const detail::MergedAdapters<Scalar>>;
+
   /// A weight without adapters yet.
   explicit LoraSet(Frozen weight)
       : weight_(std::move(weight)), shared_(std::make_unique<Shared>()) {}
@@ -81,8 +84,8 @@ class LoraSet {
   template <RandomBits Generator>
   void add(const std::string& name, const LoraOptions& options, Generator& generator) {
     if (options.bias != BiasMode::none) {
-      throw ArgumentError("LoraSet: '" + name +
-                          "' cannot train the bias of the weight, which all adapters share");
+      raise<ArgumentError>("LoraSet: '" + name +
+                           "' cannot train the bias of the weight, which all adapters share");
     }
     if (patch_groups_ == 0) return add(name, Adapter<Scalar>(weight_, options, generator));
     auto factors =
@@ -170,7 +173,7 @@ class LoraSet {
   void set_common_scale(double scale) {
     update([&](State& next) {
       if (next.merged && scale != next.table.common_scale()) {
-        throw StateError("LoraSet: adapters that are merged cannot be scaled");
+        raise<StateError>("LoraSet: adapters that are merged cannot be scaled");
       }
       next.table.set_common_scale(scale);
     });
@@ -187,17 +190,22 @@ class LoraSet {
   /// scale that is not 1; nothing is changed then
   void merge(const std::vector<std::string>& names) requires DenseWeight<Frozen> {
     update([&](State& next) {
-      std::vector<std::string> all = next.merged ? next.merged->names : std::vector<std::string>();
-      for (const std::string& name : names) {
-        if (std::find(all.begin(), all.end(), name) == all.end()) all.push_back(name);
-      }
-      if (next.table.common_scale() != 1) {
-        throw StateError("LoraSet: adapters with a common scale cannot be merged");
-      }
-      if (all.empty()) return;
-      next.merged = std::make_shared<const detail::MergedAdapters<Scalar>>(
-          detail::merge_adapters(weight_, next.table, std::move(all)));
+      if (auto made = detail::merged_with(weight_, next, names, "LoraSet"))
+        next.merged = std::move(made);
     });
+  }
+
+  /// What `merge` would put in its place, or null for no names: to let several sets merge together
+  /// or not at all. @param where begins the message of an error @throws as merge, but for the order
+  Merged prepare_merge(const std::vector<std::string>& names,
+                       std::string_view where) const requires DenseWeight<Frozen> {
+    return detail::merged_with(weight_, *state(), names, where);
+  }
+  /// Puts in its place what was prepared, if the set was not changed since.
+  /// @throws StateError for another order with DoRA
+  void commit_merge(Merged prepared) {
+    if (!prepared) return;
+    update([&](State& next) { next.merged = std::move(prepared); });
   }
 
   /// Forgets what was merged: the weight is the frozen one, bit for bit.
@@ -234,7 +242,7 @@ class LoraSet {
     if (names.empty()) return;
     const auto now = cache.fixed ? cache.fixed : state();
     if (now->merged) {
-      throw StateError("LoraSet: samples cannot have adapters of their own while some are merged");
+      raise<StateError>("LoraSet: samples cannot have adapters of their own while some are merged");
     }
     const Index samples = columns * static_cast<Index>(names.size());
     require_batch_fits("LoraSet::assign", samples, cache.largest_batch);
@@ -304,7 +312,7 @@ class LoraSet {
   template <typename Visitor>
   void visit_parameters(Visitor&& visit, const FactorNames& factors = {}) {
     const auto now = state();
-    if (now->merged) throw StateError("LoraSet: visit_parameters needs unmerge() first");
+    if (now->merged) raise<StateError>("LoraSet: visit_parameters needs unmerge() first");
     for (const std::string& name : now->table.active()) {
       now->table.at(name).adapter->visit_parameters(detail::visitor_of_part<Scalar>(name, visit),
                                                     factors);
@@ -349,7 +357,7 @@ class LoraSet {
 
   void require_cache(const Cache& cache) const {
     if (cache.owner != shared_->identity) {
-      throw StateError("LoraSet: the cache was made by another set");
+      raise<StateError>("LoraSet: the cache was made by another set");
     }
   }
 
@@ -406,7 +414,7 @@ class LoraSet {
     cache.is_enabled = now->table.enabled();
     if (!cache.is_enabled) return product(weight_, input, y);
     if (is_training && cache.assigned >= 0) {
-      throw StateError("LoraSet: samples with adapters of their own are for evaluation only");
+      raise<StateError>("LoraSet: samples with adapters of their own are for evaluation only");
     }
     if (is_training) now->require_trainable(patch_groups_ > 0);
     if (cache.assigned >= 0) return forward_assigned(*now, input, y, cache);
@@ -427,8 +435,9 @@ class LoraSet {
   template <typename Input>
   void forward_assigned(const State& now, Input input, MatrixView<Scalar> y, Cache& cache) const {
     if (samples_of(input) != cache.assigned) {
-      throw ShapeError("LoraSet::forward: a batch of " + std::to_string(samples_of(input)) +
-                       " samples, but adapters were assigned to " + std::to_string(cache.assigned));
+      raise<ShapeError>("LoraSet::forward: a batch of " + std::to_string(samples_of(input)) +
+                        " samples, but adapters were assigned to " +
+                        std::to_string(cache.assigned));
     }
     product(weight_, input, y);
     for (auto& term : cache.terms) {
@@ -457,7 +466,7 @@ class LoraSet {
     require_cache(cache);
     if (!cache.is_enabled) return dy;
     if (cache.samples != n) {
-      throw StateError(
+      raise<StateError>(
           "LoraSet::backward: a batch of " + std::to_string(n) +
           " samples does not follow a forward pass of as many with this cache, without "
           "merged adapters and without assignment");

@@ -57,7 +57,7 @@ class LowRank {
   static LowRank grouped(Index out, Index in, Index groups, const LoraOptions& options,
                          Generator& generator) {
     if (!options.enabled_groups.empty()) {
-      throw ArgumentError("LoraConv: the groups are those of the geometry, not enabled_groups");
+      raise<ArgumentError>("LoraConv: the groups are those of the geometry, not enabled_groups");
     }
     return {OutputBlocks::grouped(out, groups, validate(options).rank), in, options, generator};
   }

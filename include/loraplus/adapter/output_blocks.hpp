@@ -31,8 +31,8 @@ class OutputBlocks {
   static OutputBlocks grouped(Index out, Index groups, Index rank) {
     const auto require = [&](Index whole, const char* what) {
       if (groups >= 1 && whole % groups == 0) return;
-      throw ArgumentError("OutputBlocks: " + std::to_string(groups) + " groups cannot share " +
-                          what + ' ' + std::to_string(whole));
+      raise<ArgumentError>("OutputBlocks: " + std::to_string(groups) + " groups cannot share " +
+                           what + ' ' + std::to_string(whole));
     };
     require(out, "outputs, of which there are");
     require(rank, "the rank");
@@ -45,15 +45,15 @@ class OutputBlocks {
   static OutputBlocks enabled(Index out, const std::vector<bool>& enabled, Index rank) {
     const auto groups = static_cast<Index>(enabled.size());
     if (groups == 0 || out % groups != 0) {
-      throw ArgumentError("OutputBlocks: " + std::to_string(groups) +
-                          " groups cannot share outputs, of which there are " +
-                          std::to_string(out));
+      raise<ArgumentError>("OutputBlocks: " + std::to_string(groups) +
+                           " groups cannot share outputs, of which there are " +
+                           std::to_string(out));
     }
     std::vector<OutputBlock> chosen;
     for (const OutputBlock& block : equal_blocks(out, groups)) {
       if (enabled[static_cast<std::size_t>(block.first / block.size)]) chosen.push_back(block);
     }
-    if (chosen.empty()) throw ArgumentError("OutputBlocks: no group is enabled");
+    if (chosen.empty()) raise<ArgumentError>("OutputBlocks: no group is enabled");
     return {out, rank, std::move(chosen)};
   }
 

@@ -26,7 +26,7 @@ struct SetState {
 
   void require_not_merged(const std::string& name) const {
     if (is_merged(name)) {
-      throw StateError("LoraSet: '" + name + "' is merged and cannot be changed");
+      raise<StateError>("LoraSet: '" + name + "' is merged and cannot be changed");
     }
   }
 
@@ -45,24 +45,24 @@ struct SetState {
         std::equal(merged->names.begin(), merged->names.end(), active.begin())) {
       return;
     }
-    throw StateError(
+    raise<StateError>(
         "LoraSet: with DoRA the order counts, only the first of the active adapters can be merged");
   }
 
   /// @throws StateError if the active adapters cannot be trained together
   void require_trainable(bool on_patches) const {
-    if (merged) throw StateError("LoraSet: a training forward pass needs unmerge() first");
+    if (merged) raise<StateError>("LoraSet: a training forward pass needs unmerge() first");
     for (const std::string& name : table.active()) {
       const Adapter<Scalar>& adapter = *table.at(name).adapter;
       if (adapter.dropout() == 0) continue;
       if (on_patches) {
-        throw StateError("LoraSet: '" + name +
-                         "' has dropout, which LoraConv trains, not a set: it would take it from "
-                         "patches and not from the image");
+        raise<StateError>("LoraSet: '" + name +
+                          "' has dropout, which LoraConv trains, not a set: it would take it from "
+                          "patches and not from the image");
       }
       if (adapter.magnitude() != nullptr) {
-        throw StateError("LoraSet: '" + name +
-                         "' has dropout and DoRA, which LoraLinear trains, not a set");
+        raise<StateError>("LoraSet: '" + name +
+                          "' has dropout and DoRA, which LoraLinear trains, not a set");
       }
     }
   }
@@ -73,12 +73,12 @@ struct SetState {
 template <DenseWeight Frozen>
 MergedAdapters<typename Frozen::Scalar> merge_adapters(
     const Frozen& weight, const AdapterTable<typename Frozen::Scalar>& table,
-    std::vector<std::string> names) {
+    std::vector<std::string> names, std::string_view where) {
   using Scalar = typename Frozen::Scalar;
   const Matrix<Scalar> w0 = loraplus::to_matrix(weight);
   const Vector<Scalar> b0 = loraplus::bias_of(weight);
   if (!w0.allFinite() || !b0.allFinite()) {
-    throw NonFiniteError("LoraSet: the frozen weight is not finite");
+    raise<NonFiniteError>(std::string(where) + ": the frozen weight is not finite");
   }
   Matrix<Scalar> w = w0;
   Vector<Scalar> extra = Vector<Scalar>::Zero(weight.out_features());
@@ -86,10 +86,29 @@ MergedAdapters<typename Frozen::Scalar> merge_adapters(
     const auto& entry = table.at(name);
     entry.adapter->merge_into(w0, w, extra, static_cast<Scalar>(table.scale_of(entry)));
     if (!w.allFinite() || !(b0 + extra).allFinite()) {
-      throw NonFiniteError("LoraSet: with '" + name + "' the merged weight is not finite");
+      raise<NonFiniteError>(std::string(where) + ": with '" + name +
+                            "' the merged weight is not finite");
     }
   }
   return {SharedWeight<Scalar>(std::move(w), b0 + extra), std::move(names)};
+}
+
+/// The weight with what is merged in a state and these adapters besides, or null if there are none.
+/// @throws as merge_adapters, StateError for a common scale that is not 1
+template <DenseWeight Frozen>
+std::shared_ptr<const MergedAdapters<typename Frozen::Scalar>> merged_with(
+    const Frozen& weight, const SetState<typename Frozen::Scalar>& state,
+    const std::vector<std::string>& names, std::string_view where) {
+  std::vector<std::string> all = state.merged ? state.merged->names : std::vector<std::string>();
+  for (const std::string& name : names) {
+    if (std::ranges::find(all, name) == all.end()) all.push_back(name);
+  }
+  if (state.table.common_scale() != 1) {
+    raise<StateError>(std::string(where) + ": adapters with a common scale cannot be merged");
+  }
+  if (all.empty()) return nullptr;
+  return std::make_shared<const MergedAdapters<typename Frozen::Scalar>>(
+      merge_adapters(weight, state.table, std::move(all), where));
 }
 
 }  // namespace loraplus::detail

@@ -28,7 +28,7 @@ template <typename Derived>
 void require_finite(std::string_view where, std::string_view what,
                     const Eigen::MatrixBase<Derived>& matrix) {
   if (matrix.allFinite()) return;
-  throw NonFiniteError(std::string(where) + ": " + std::string(what) + " is not finite");
+  raise<NonFiniteError>(std::string(where) + ": " + std::string(what) + " is not finite");
 }
 
 /// M = U diag(s) V' with k = min(out, in) components.

@@ -37,7 +37,7 @@ void require_finite_term(std::string_view place, const WeightedFactors<Scalar>& 
   require_finite(place, "B", factors.b);
   require_finite(place, "the bias of B", factors.bias);
   if (!std::isfinite(term.product_weight())) {
-    throw NonFiniteError(std::string(place) + ": weight * scaling is not finite");
+    raise<NonFiniteError>(std::string(place) + ": weight * scaling is not finite");
   }
 }
 
@@ -46,15 +46,15 @@ void require_finite_term(std::string_view place, const WeightedFactors<Scalar>& 
 ///         layer; NonFiniteError
 template <RealScalar Scalar>
 void require_summable(std::string_view where, std::span<const WeightedFactors<Scalar>> terms) {
-  if (terms.empty()) throw ArgumentError(std::string(where) + ": there are no adapters");
+  if (terms.empty()) raise<ArgumentError>(std::string(where) + ": there are no adapters");
   const Factors<Scalar>& first = terms.front().factors;
   for (std::size_t i = 0; i < terms.size(); ++i) {
     const std::string place = place_text(where, i, terms.size());
     const Factors<Scalar>& factors = terms[i].factors.get().validate(place);
     if (factors.a.size() == 0 || factors.b.size() == 0) {
-      throw ArgumentError(place + ": A is " + shape_text(factors.a.rows(), factors.a.cols()) +
-                          " and B is " + shape_text(factors.b.rows(), factors.b.cols()) +
-                          ", neither may be empty");
+      raise<ArgumentError>(place + ": A is " + shape_text(factors.a.rows(), factors.a.cols()) +
+                           " and B is " + shape_text(factors.b.rows(), factors.b.cols()) +
+                           ", neither may be empty");
     }
     require_shape(place, "A", factors.a, factors.rank(), first.in_features());
     require_shape(place, "B", factors.b, first.out_features(), factors.rank());

@@ -4,6 +4,8 @@
 // checked in every build: a check is a few integer comparisons beside a matrix product.
 #pragma once
 
+#include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <loraplus/core/matrix.hpp>
 #include <span>
@@ -38,6 +40,18 @@ class NonFiniteError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// Throws Error(message). A program compiled without exceptions has none to throw: there the
+/// message goes to stderr, and the program is aborted.
+template <typename Error>
+[[noreturn]] void raise(const std::string& message) {
+#if defined(__cpp_exceptions) || defined(_CPPUNWIND)
+  throw Error(message);
+#else
+  std::fprintf(stderr, "loraplus: %s\n", message.c_str());
+  std::abort();
+#endif
+}
+
 namespace detail {
 
 inline std::string shape_text(Index rows, Index cols) {
@@ -47,8 +61,8 @@ inline std::string shape_text(Index rows, Index cols) {
 [[noreturn]] inline void throw_shape_error(std::string_view where, std::string_view what,
                                            Index expected_rows, Index expected_cols, Index rows,
                                            Index cols) {
-  throw ShapeError(std::string(where) + ": " + std::string(what) + " must be " +
-                   shape_text(expected_rows, expected_cols) + ", found " + shape_text(rows, cols));
+  raise<ShapeError>(std::string(where) + ": " + std::string(what) + " must be " +
+                    shape_text(expected_rows, expected_cols) + ", found " + shape_text(rows, cols));
 }
 
 }  // namespace detail
@@ -59,7 +73,7 @@ inline void require_argument(bool valid, std::string_view where, std::string_vie
   if (valid) return;
   std::ostringstream message;
   message << where << ": " << what << ", found " << value;
-  throw ArgumentError(message.str());
+  raise<ArgumentError>(message.str());
 }
 
 /// Throws ShapeError unless `matrix`, which has rows() and cols(), is rows x cols.
@@ -98,15 +112,15 @@ bool share_memory(const A& a, const B& b) {
 template <typename Input, typename Output>
 void require_distinct(std::string_view where, const Input& input, const Output& output) {
   if (detail::share_memory(input, output)) {
-    throw ArgumentError(std::string(where) + ": an output must not be the memory of an input");
+    raise<ArgumentError>(std::string(where) + ": an output must not be the memory of an input");
   }
 }
 
 /// Throws ShapeError unless the batch fits a cache made for `largest` samples.
 inline void require_batch_fits(std::string_view where, Index samples, Index largest) {
   if (samples > largest) {
-    throw ShapeError(std::string(where) + ": a batch of " + std::to_string(samples) +
-                     " samples, there is room for at most " + std::to_string(largest));
+    raise<ShapeError>(std::string(where) + ": a batch of " + std::to_string(samples) +
+                      " samples, there is room for at most " + std::to_string(largest));
   }
 }
 
@@ -115,9 +129,9 @@ inline void require_tokens(std::string_view where, std::span<const Index> tokens
                            Index vocabulary) {
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] >= 0 && tokens[i] < vocabulary) continue;
-    throw ArgumentError(std::string(where) + ": token " + std::to_string(i) + " is " +
-                        std::to_string(tokens[i]) + ", the vocabulary has " +
-                        std::to_string(vocabulary));
+    raise<ArgumentError>(std::string(where) + ": token " + std::to_string(i) + " is " +
+                         std::to_string(tokens[i]) + ", the vocabulary has " +
+                         std::to_string(vocabulary));
   }
 }
 

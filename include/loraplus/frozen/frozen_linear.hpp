@@ -28,7 +28,7 @@ class FrozenLinear {
       bias_ = weight_.bias();
       bias_gradient_ = Vector<Scalar>::Zero(bias_.size());
     } else {
-      throw ArgumentError("FrozenLinear: the bias can only be trained if the weight has bias()");
+      raise<ArgumentError>("FrozenLinear: the bias can only be trained if the weight has bias()");
     }
   }
 

@@ -18,7 +18,7 @@ class GroupedWeight {
 
   /// @param parts the blocks from the first outputs to the last @throws ArgumentError if empty
   explicit GroupedWeight(std::vector<Part> parts) : parts_(std::move(parts)) {
-    if (parts_.empty()) throw ArgumentError("GroupedWeight: no parts");
+    if (parts_.empty()) raise<ArgumentError>("GroupedWeight: no parts");
     if (std::all_of(parts_.begin(), parts_.end(), has_no_bias)) return;
     bias_.resize(out_features());
     Index row = 0;

@@ -143,7 +143,7 @@ class PackedWeight {
   /// @throws StateError if it was not kept; copy_to gives the same coefficients
   const Matrix<Scalar>& original() const {
     if (!keeps_original()) {
-      throw StateError("PackedWeight: the original was not kept, see PackOptions");
+      raise<StateError>("PackedWeight: the original was not kept, see PackOptions");
     }
     return data_->original;
   }
@@ -200,7 +200,7 @@ class PackedWeight {
   void merge(Scalar s, ConstMatrixView<Scalar> b, ConstMatrixView<Scalar> at,
              Merged& merged) const {
     if (merged.made_from_ != data_) {
-      throw StateError("PackedWeight::merge: the copy was made by another weight");
+      raise<StateError>("PackedWeight::merge: the copy was made by another weight");
     }
     data_->packed.merge(s, b, at, merged.packed_);
   }

@@ -47,8 +47,8 @@ void require_layers(const Network& network, const std::vector<std::string>& name
     const auto stages = network.stages();
     if (std::none_of(stages.begin(), stages.end(),
                      [&](const auto& stage) { return stage.name == name; })) {
-      throw ArgumentError("adapt: no layer is called '" + name + "', which " + list +
-                          " names; there are " + network.layer_names());
+      raise<ArgumentError>("adapt: no layer is called '" + name + "', which " + list +
+                           " names; there are " + network.layer_names());
     }
   }
 }
@@ -69,8 +69,8 @@ Linear<typename Weight::Scalar> thawed(const typename FrozenMlp<Weight>::Stage& 
   if constexpr (DenseWeight<Weight>) {
     return Linear<typename Weight::Scalar>(to_matrix(stage.layer.weight()), stage.layer.bias());
   } else {
-    throw ArgumentError("adapt: '" + stage.name +
-                        "' cannot be trained in full, its frozen weight cannot be read");
+    raise<ArgumentError>("adapt: '" + stage.name +
+                         "' cannot be trained in full, its frozen weight cannot be read");
   }
 }
 
@@ -86,12 +86,12 @@ AdaptedMlp<Weight> adapt_layers(const FrozenMlp<Weight>& network, const AdaptOpt
     const bool trained = contains(options.train, stage.name);
     const bool targeted = contains(options.targets, stage.name);
     if (trained && targeted) {
-      throw ArgumentError("adapt: '" + stage.name + "' is both in `targets` and in `train`");
+      raise<ArgumentError>("adapt: '" + stage.name + "' is both in `targets` and in `train`");
     }
     if (trained) return thawed<Weight>(stage);
     if (stage.layer.trains_bias()) {
-      throw ArgumentError("adapt: the bias of '" + stage.name +
-                          "' is being trained, it would go back to that of the frozen weight");
+      raise<ArgumentError>("adapt: the bias of '" + stage.name +
+                           "' is being trained, it would go back to that of the frozen weight");
     }
     if (targeted || options.targets.empty()) return make_adapter(stage);
     return FrozenLinear<Weight>(stage.layer.weight(), options.lora.bias == BiasMode::all);

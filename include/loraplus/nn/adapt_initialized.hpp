@@ -49,16 +49,16 @@ Weight residual_weight(const Weight& weight, const Matrix<typename Weight::Scala
 template <typename Scalar>
 void require_no_start_bias(const std::string& name, const Factors<Scalar>& factors) {
   if (factors.bias.isZero(0)) return;
-  throw ArgumentError("adapt: the first factors of '" + name +
-                      "' have a bias that is not zero, with which the network would not compute "
-                      "what it did");
+  raise<ArgumentError>("adapt: the first factors of '" + name +
+                       "' have a bias that is not zero, with which the network would not compute "
+                       "what it did");
 }
 
 /// @throws StateError
 template <FrozenWeight Weight>
 void require_unmerged(const std::string& name, const LoraLinear<Weight>& layer) {
   if (!layer.merged()) return;
-  throw StateError("to_plain: '" + name + "' is merged, it needs unmerge() first");
+  raise<StateError>("to_plain: '" + name + "' is merged, it needs unmerge() first");
 }
 
 /// A trained adapter as one over the untouched weight, with dropout, trained bias and DoRA;
@@ -128,8 +128,8 @@ AdaptedMlp<Weight> to_plain(const FrozenMlp<Weight>& network, const AdaptedMlp<W
                             const AdaptedMlp<Weight>& initial) {
   for (const auto* other : {&trained, &initial}) {
     if (other->layer_names() != network.layer_names()) {
-      throw ArgumentError("to_plain: the layers are " + other->layer_names() + ", those of the " +
-                          "network " + network.layer_names());
+      raise<ArgumentError>("to_plain: the layers are " + other->layer_names() + ", those of the " +
+                           "network " + network.layer_names());
     }
   }
   return detail::replace_layers(network, [&](const auto& stage) -> AdaptedLayer<Weight> {
@@ -138,7 +138,7 @@ AdaptedMlp<Weight> to_plain(const FrozenMlp<Weight>& network, const AdaptedMlp<W
     if (adapted == nullptr) return layer;
     const auto* before = initial.layer(stage.name).template get_if<LoraLinear<Weight>>();
     if (before == nullptr) {
-      throw ArgumentError("to_plain: '" + stage.name + "' of the initial network is not adapted");
+      raise<ArgumentError>("to_plain: '" + stage.name + "' of the initial network is not adapted");
     }
     detail::require_unmerged(stage.name, *adapted);
     detail::require_unmerged(stage.name, *before);

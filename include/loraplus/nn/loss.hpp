@@ -36,19 +36,19 @@ struct MeanSquaredError {
 namespace detail {
 
 inline void require_samples(const char* where, Index samples) {
-  if (samples == 0) throw ArgumentError(std::string(where) + ": an empty batch has no mean");
+  if (samples == 0) raise<ArgumentError>(std::string(where) + ": an empty batch has no mean");
 }
 
 inline void require_labels(std::span<const int> labels, Index samples, Index classes) {
   if (static_cast<Index>(labels.size()) != samples) {
-    throw ShapeError("SoftmaxCrossEntropy: " + std::to_string(samples) + " samples, but " +
-                     std::to_string(labels.size()) + " labels");
+    raise<ShapeError>("SoftmaxCrossEntropy: " + std::to_string(samples) + " samples, but " +
+                      std::to_string(labels.size()) + " labels");
   }
   for (std::size_t i = 0; i < labels.size(); ++i) {
     if (labels[i] < 0 || labels[i] >= classes) {
-      throw ArgumentError("SoftmaxCrossEntropy: label " + std::to_string(labels[i]) +
-                          " of sample " + std::to_string(i) + " is not in 0 .. " +
-                          std::to_string(classes - 1));
+      raise<ArgumentError>("SoftmaxCrossEntropy: label " + std::to_string(labels[i]) +
+                           " of sample " + std::to_string(i) + " is not in 0 .. " +
+                           std::to_string(classes - 1));
     }
   }
 }

@@ -45,12 +45,12 @@ class Mlp {
   /// @throws ArgumentError if there is no stage or a name stands twice, ShapeError if a layer does
   /// not take what the one before it gives
   explicit Mlp(std::vector<Stage> stages) : stages_(std::move(stages)) {
-    if (stages_.empty()) throw ArgumentError("Mlp: no layers");
+    if (stages_.empty()) raise<ArgumentError>("Mlp: no layers");
     std::set<std::string_view> names;
     for (std::size_t i = 0; i < stages_.size(); ++i) {
       if (i > 0) require_chained(stages_[i - 1], stages_[i]);
       if (!names.insert(stages_[i].name).second) {
-        throw ArgumentError("Mlp: two layers are called '" + stages_[i].name + "'");
+        raise<ArgumentError>("Mlp: two layers are called '" + stages_[i].name + "'");
       }
     }
   }
@@ -144,21 +144,21 @@ class Mlp {
     for (std::size_t i = 0; i < stages_.size(); ++i) {
       if (stages_[i].name == name) return i;
     }
-    throw ArgumentError("Mlp: no layer is called '" + std::string(name) + "'; there are " +
-                        layer_names());
+    raise<ArgumentError>("Mlp: no layer is called '" + std::string(name) + "'; there are " +
+                         layer_names());
   }
 
   static void require_chained(const Stage& below, const Stage& above) {
     if (below.layer.out_features() != above.layer.in_features()) {
-      throw ShapeError("Mlp: '" + above.name + "' takes " +
-                       std::to_string(above.layer.in_features()) + " features, but '" + below.name +
-                       "' gives " + std::to_string(below.layer.out_features()));
+      raise<ShapeError>("Mlp: '" + above.name + "' takes " +
+                        std::to_string(above.layer.in_features()) + " features, but '" +
+                        below.name + "' gives " + std::to_string(below.layer.out_features()));
     }
   }
 
   void require_cache(std::string_view where, Index samples, const Cache& cache) const {
     if (cache.size() != stages_.size()) {
-      throw StateError(std::string(where) + ": the cache was made for another network");
+      raise<StateError>(std::string(where) + ": the cache was made for another network");
     }
     for (std::size_t i = 0; i < stages_.size(); ++i) {
       const Stage& stage = stages_[i];
@@ -166,8 +166,8 @@ class Mlp {
       const bool with_input = derivative_needs_input(stage.activation);
       if (cache[i].output.rows() != stage.layer.out_features() ||
           cache[i].preactivation.rows() != (with_input ? stage.layer.out_features() : 0)) {
-        throw StateError(std::string(where) + ": the cache was made for another network, see '" +
-                         stage.name + "'");
+        raise<StateError>(std::string(where) + ": the cache was made for another network, see '" +
+                          stage.name + "'");
       }
       require_batch_fits(where, samples, cache[i].output.cols());
     }
@@ -236,7 +236,7 @@ Mlp<Linear<Scalar>> make_mlp(std::span<const Index> widths, Activation activatio
                              Generator& generator) {
   std::vector<typename Mlp<Linear<Scalar>>::Stage> stages;
   for (std::size_t i = 1; i < widths.size(); ++i) {
-    if (widths[i - 1] < 1 || widths[i] < 1) throw ArgumentError("make_mlp: a width is below 1");
+    if (widths[i - 1] < 1 || widths[i] < 1) raise<ArgumentError>("make_mlp: a width is below 1");
     const bool is_last = i + 1 == widths.size();
     stages.push_back({"fc" + std::to_string(i), Linear<Scalar>(widths[i], widths[i - 1], generator),
                       is_last ? Activation::identity : activation});

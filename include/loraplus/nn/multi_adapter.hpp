@@ -118,7 +118,7 @@ class MultiAdapterMlp {
     for (auto name = names.begin(); name != names.end(); ++name) {
       require_known(*name);
       if (std::find(names.begin(), name, *name) != name) {
-        throw ArgumentError("MultiAdapterMlp: '" + *name + "' cannot be active twice");
+        raise<ArgumentError>("MultiAdapterMlp: '" + *name + "' cannot be active twice");
       }
     }
     require_order(names, merged_);
@@ -141,7 +141,7 @@ class MultiAdapterMlp {
   void set_common_scale(double scale) {
     const std::lock_guard lock(*mutex_);
     if (!merged_.empty() && scale != common_scale()) {
-      throw StateError("MultiAdapterMlp: adapters that are merged cannot be scaled");
+      raise<StateError>("MultiAdapterMlp: adapters that are merged cannot be scaled");
     }
     require_finite_scale(scale);
     for (const auto& [name, own] : scales_) {
@@ -188,7 +188,7 @@ class MultiAdapterMlp {
       if (!detail::contains(all, name)) all.push_back(name);
     }
     if (common_scale() != 1) {
-      throw StateError("MultiAdapterMlp: adapters with a common scale cannot be merged");
+      raise<StateError>("MultiAdapterMlp: adapters with a common scale cannot be merged");
     }
     require_order(active_, all);
     merge_layers(all);
@@ -228,8 +228,8 @@ class MultiAdapterMlp {
       if (name != base_adapter) require_known(name);
     }
     if (!names.empty() && !merged_.empty()) {
-      throw StateError("MultiAdapterMlp: samples cannot have adapters of their own while '" +
-                       merged_.front() + "' is merged");
+      raise<StateError>("MultiAdapterMlp: samples cannot have adapters of their own while '" +
+                        merged_.front() + "' is merged");
     }
     std::vector<std::string> here(names.begin(), names.end());
     for (std::size_t i = 0; i < layers_.stages().size(); ++i) {
@@ -256,8 +256,8 @@ class MultiAdapterMlp {
     std::vector<typename Layers::Stage> stages;
     for (const auto& stage : base.stages()) {
       if (stage.layer.trains_bias()) {
-        throw ArgumentError("MultiAdapterMlp: the bias of '" + stage.name +
-                            "' is being trained, it would go back to that of the frozen weight");
+        raise<ArgumentError>("MultiAdapterMlp: the bias of '" + stage.name +
+                             "' is being trained, it would go back to that of the frozen weight");
       }
       stages.push_back({stage.name, LoraSet<Weight>(stage.layer.weight()), stage.activation});
     }
@@ -275,7 +275,7 @@ class MultiAdapterMlp {
 
   void require_cache(const Cache& cache) const {
     if (cache.layers.size() == layers_.stages().size()) return;
-    throw StateError("MultiAdapterMlp: the cache was made by another network");
+    raise<StateError>("MultiAdapterMlp: the cache was made by another network");
   }
 
   void require_known(const std::string& name) const {
@@ -284,8 +284,8 @@ class MultiAdapterMlp {
     for (const auto& [each, scale] : scales_) {
       known += (known.empty() ? "" : ", ") + each;
     }
-    throw ArgumentError("MultiAdapterMlp: no adapter is called '" + name + "'; there are " +
-                        (known.empty() ? "none" : known));
+    raise<ArgumentError>("MultiAdapterMlp: no adapter is called '" + name + "'; there are " +
+                         (known.empty() ? "none" : known));
   }
 
   /// The adapters of a network, a place for each layer, empty where there is none.
@@ -294,9 +294,9 @@ class MultiAdapterMlp {
     const auto stages = adapted.stages();
     std::vector<std::optional<Adapter<Scalar>>> adapters(layers_.stages().size());
     if (stages.size() != adapters.size()) {
-      throw ArgumentError("MultiAdapterMlp: the network of '" + name + "' has " +
-                          std::to_string(stages.size()) + " layers, this one has " +
-                          std::to_string(adapters.size()));
+      raise<ArgumentError>("MultiAdapterMlp: the network of '" + name + "' has " +
+                           std::to_string(stages.size()) + " layers, this one has " +
+                           std::to_string(adapters.size()));
     }
     for (std::size_t i = 0; i < adapters.size(); ++i) {
       require_stage(name, stages[i], layers_.stages()[i]);
@@ -310,7 +310,7 @@ class MultiAdapterMlp {
   static void require_stage(const std::string& name, const Stage& stage, const Own& own) {
     const auto require = [&](bool valid, const std::string& what) {
       if (!valid)
-        throw ArgumentError("MultiAdapterMlp: '" + stage.name + "' of '" + name + "' " + what);
+        raise<ArgumentError>("MultiAdapterMlp: '" + stage.name + "' of '" + name + "' " + what);
     };
     require(stage.name == own.name, "is called '" + own.name + "' here");
     require(stage.activation == own.activation, "has another activation here");
@@ -323,10 +323,10 @@ class MultiAdapterMlp {
     require(!trains_bias, "has a trained bias, which all other adapters would have to share");
     if (stage.layer.in_features() != own.layer.in_features() ||
         stage.layer.out_features() != own.layer.out_features()) {
-      throw ShapeError("MultiAdapterMlp: '" + stage.name + "' of '" + name + "' is " +
-                       detail::shape_text(stage.layer.out_features(), stage.layer.in_features()) +
-                       ", here it is " +
-                       detail::shape_text(own.layer.out_features(), own.layer.in_features()));
+      raise<ShapeError>("MultiAdapterMlp: '" + stage.name + "' of '" + name + "' is " +
+                        detail::shape_text(stage.layer.out_features(), stage.layer.in_features()) +
+                        ", here it is " +
+                        detail::shape_text(own.layer.out_features(), own.layer.in_features()));
     }
     const bool has_same_weight = stage.layer.visit([&](const auto& layer) {
       if constexpr (std::is_same_v<std::remove_cvref_t<decltype(layer.weight())>, Weight>) {
@@ -349,9 +349,9 @@ class MultiAdapterMlp {
       });
       if (has_dora && detail::contains(active_, name)) require_first(active_, merged_);
     } else if (scales_.find(name) != scales_.end()) {
-      throw ArgumentError("MultiAdapterMlp: there is an adapter '" + name + "' already");
+      raise<ArgumentError>("MultiAdapterMlp: there is an adapter '" + name + "' already");
     } else if (name.empty() || name == base_adapter) {
-      throw ArgumentError("MultiAdapterMlp: '" + name + "' cannot be the name of an adapter");
+      raise<ArgumentError>("MultiAdapterMlp: '" + name + "' cannot be the name of an adapter");
     }
     const double scale = scales_.try_emplace(name, 1).first->second;
     Names others = active_;
@@ -376,7 +376,7 @@ class MultiAdapterMlp {
   void require_not_merged(const std::string& name) const {
     require_known(name);
     if (detail::contains(merged_, name)) {
-      throw StateError("MultiAdapterMlp: '" + name + "' is merged and cannot be changed");
+      raise<StateError>("MultiAdapterMlp: '" + name + "' is merged and cannot be changed");
     }
   }
 
@@ -408,7 +408,7 @@ class MultiAdapterMlp {
         std::equal(merged.begin(), merged.end(), active.begin())) {
       return;
     }
-    throw StateError(
+    raise<StateError>(
         "MultiAdapterMlp: with DoRA the order counts, only the first of the active adapters can be "
         "merged");
   }
@@ -423,31 +423,16 @@ class MultiAdapterMlp {
 
   /// Merges in each layer those that it has, or in none.
   void merge_layers(const Names& names) {
-    const auto stages = layers_.stages();
-    std::vector<Names> before;
-    try {
-      for (auto& stage : stages) {
-        before.push_back(stage.layer.merged());
-        const Names here = those_of(stage.layer, names);
-        if (here.size() > before.back().size()) stage.layer.merge(here);
-      }
-    } catch (const NonFiniteError& error) {
-      restore(before);
-      throw NonFiniteError("MultiAdapterMlp: '" + stages[before.size() - 1].name +
-                           "': " + error.what());
-    } catch (...) {
-      restore(before);
-      throw;
+    std::vector<typename LoraSet<Weight>::Merged> prepared;
+    for (const auto& stage : layers_.stages()) {
+      const Names here = those_of(stage.layer, names);
+      prepared.push_back(
+          here.size() == stage.layer.merged().size()
+              ? nullptr
+              : stage.layer.prepare_merge(here, "MultiAdapterMlp: '" + stage.name + "'"));
     }
-  }
-
-  /// What was merged in the first layers before; it is computed anew, to the same bits.
-  void restore(const std::vector<Names>& before) {
-    for (std::size_t i = 0; i < before.size(); ++i) {
-      LoraSet<Weight>& set = layers_.stages()[i].layer;
-      if (set.merged() == before[i]) continue;
-      set.unmerge();
-      if (!before[i].empty()) set.merge(before[i]);
+    for (std::size_t i = 0; i < prepared.size(); ++i) {
+      layers_.stages()[i].layer.commit_merge(std::move(prepared[i]));
     }
   }
 

@@ -97,7 +97,7 @@ class OneOf {
   template <typename Kind>
   static typename Kind::Cache& cache_of(Cache& cache) {
     auto* known = std::get_if<CacheOf<Kind>>(&cache);
-    if (known == nullptr) throw StateError("OneOf: the cache was made for another kind of layer");
+    if (known == nullptr) raise<StateError>("OneOf: the cache was made for another kind of layer");
     return known->cache;
   }
 

@@ -32,9 +32,9 @@ class Sequential {
   explicit Sequential(First first, Rest... rest) : layers_(std::move(first), std::move(rest)...) {
     for_each_joint([](auto index, const auto& below, const auto& above) {
       if (below.out_features() != above.in_features()) {
-        throw ShapeError("Sequential: layer " + std::to_string(index + 1) + " takes " +
-                         std::to_string(above.in_features()) + " features, but layer " +
-                         std::to_string(index) + " gives " + std::to_string(below.out_features()));
+        raise<ShapeError>("Sequential: layer " + std::to_string(index + 1) + " takes " +
+                          std::to_string(above.in_features()) + " features, but layer " +
+                          std::to_string(index) + " gives " + std::to_string(below.out_features()));
       }
     });
   }
@@ -112,7 +112,7 @@ class Sequential {
   void require_cache(Index samples, const Cache& cache) const {
     for_each_joint([&](auto index, const auto& below, const auto& /*above*/) {
       if (cache.outputs[index].rows() != below.out_features()) {
-        throw StateError("Sequential: the cache was made for other layers");
+        raise<StateError>("Sequential: the cache was made for other layers");
       }
       require_batch_fits("Sequential", samples, cache.outputs[index].cols());
     });

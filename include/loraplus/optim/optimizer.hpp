@@ -137,8 +137,8 @@ class Optimizer {
     for (const Slot& slot : slots_) {
       if (slot.name == parameter) return groups_[slot.group];
     }
-    throw ArgumentError("Optimizer: no parameter is called '" + std::string(parameter) +
-                        "'; there are " + parameter_names());
+    raise<ArgumentError>("Optimizer: no parameter is called '" + std::string(parameter) +
+                         "'; there are " + parameter_names());
   }
 
   /// The bytes held for moments.
@@ -199,7 +199,7 @@ class Optimizer {
     const std::string label =
         override.role ? std::string(to_string(*override.role)) : override.parameter;
     if (override.role.has_value() == !override.parameter.empty()) {
-      throw ArgumentError("GroupOverride: set either role or parameter");
+      raise<ArgumentError>("GroupOverride: set either role or parameter");
     }
     std::vector<std::pair<std::size_t, std::size_t>> moved;  // from an old group to its new one
     for (Slot& slot : slots_) {
@@ -223,8 +223,8 @@ class Optimizer {
       slot.group = known->second;
     }
     if (moved.empty()) {
-      throw ArgumentError("GroupOverride: nothing is called '" + label + "'; the parameters are " +
-                          parameter_names());
+      raise<ArgumentError>("GroupOverride: nothing is called '" + label + "'; the parameters are " +
+                           parameter_names());
     }
   }
 
@@ -252,18 +252,18 @@ class Optimizer {
       if (count < slots_.size() &&
           !(slots_[count].state.rows() == parameter.size() &&
             slots_[count].role == parameter.role && parameter.name == slots_[count].name)) {
-        throw StateError("Optimizer: parameter '" + parameter.name.str() + "' has " +
-                         std::to_string(parameter.size()) + " coefficients, at construction '" +
-                         slots_[count].name + "' had " +
-                         std::to_string(slots_[count].state.rows()) + "; its role is " +
-                         std::string(to_string(parameter.role)) + ", it was " +
-                         std::string(to_string(slots_[count].role)));
+        raise<StateError>("Optimizer: parameter '" + parameter.name.str() + "' has " +
+                          std::to_string(parameter.size()) + " coefficients, at construction '" +
+                          slots_[count].name + "' had " +
+                          std::to_string(slots_[count].state.rows()) + "; its role is " +
+                          std::string(to_string(parameter.role)) + ", it was " +
+                          std::string(to_string(slots_[count].role)));
       }
       ++count;
     });
     if (count != slots_.size()) {
-      throw StateError("Optimizer: the model has " + std::to_string(count) +
-                       " parameters, at construction it had " + std::to_string(slots_.size()));
+      raise<StateError>("Optimizer: the model has " + std::to_string(count) +
+                        " parameters, at construction it had " + std::to_string(slots_.size()));
     }
   }
 
@@ -277,8 +277,8 @@ class Optimizer {
     model.visit_parameters([&](const Parameter<Scalar>& parameter) {
       square += static_cast<double>(parameter.gradient.matrix().squaredNorm());
       if (!std::isfinite(square)) {
-        throw NonFiniteError("Optimizer: the gradient norm is not finite at parameter '" +
-                             parameter.name.str() + "'");
+        raise<NonFiniteError>("Optimizer: the gradient norm is not finite at parameter '" +
+                              parameter.name.str() + "'");
       }
     });
     return mean * std::min(1.0, options_.clip_norm / (mean * std::sqrt(square) + 1e-6));
@@ -290,7 +290,7 @@ class Optimizer {
   static void visit_pairs(Model& model, Use&& use) {
     std::optional<Parameter<Scalar>> a;
     const auto require = [](bool valid, const Parameter<Scalar>& factor, const char* what) {
-      if (!valid) throw ArgumentError("Optimizer: '" + factor.name.str() + "' " + what);
+      if (!valid) raise<ArgumentError>("Optimizer: '" + factor.name.str() + "' " + what);
     };
     detail::FactorOrder<Rule> order;
     model.visit_parameters([&](Parameter<Scalar> p) {
@@ -313,7 +313,7 @@ class Optimizer {
         require(!a, p, "stands between an A and its B");
       }
     });
-    if (a) throw ArgumentError("Optimizer: the last A of the model has no B");
+    if (a) raise<ArgumentError>("Optimizer: the last A of the model has no B");
   }
 
   /// @throws ArgumentError if there are no pairs, or nothing would ever be learned in one
@@ -323,13 +323,13 @@ class Optimizer {
     visit_pairs(model, [&](const FactorPair<Scalar>& pair, const QualifiedName& name) {
       rank = std::max(rank, pair.a.rows());
       if (detail::freezes<Rule>(FactorKind::a) && pair.a.isZero(0)) {
-        throw ArgumentError("Optimizer: '" + name.str() +
-                            "' would never learn, for its A is zero and the rule leaves it so; A "
-                            "must be drawn (an embedding's is with Initialization::both_uniform)");
+        raise<ArgumentError>("Optimizer: '" + name.str() +
+                             "' would never learn, for its A is zero and the rule leaves it so; A "
+                             "must be drawn (an embedding's is with Initialization::both_uniform)");
       }
     });
     if (rank == 0) {
-      throw ArgumentError(
+      raise<ArgumentError>(
           "Optimizer: the rule is one for adapters, and the model has none with a "
           "pair of lora_A and lora_B");
     }
@@ -341,9 +341,9 @@ class Optimizer {
     if constexpr (PairRule<Rule>) {
       visit_pairs(model, [&](FactorPair<Scalar>& pair, const QualifiedName& name) {
         if (!rule_.precondition(pair, *solver_)) {
-          throw NonFiniteError("Optimizer: the adapter of '" + name.str() +
-                               "' has factors that are not finite, or too large for the "
-                               "regularization of the rule");
+          raise<NonFiniteError>("Optimizer: the adapter of '" + name.str() +
+                                "' has factors that are not finite, or too large for the "
+                                "regularization of the rule");
         }
       });
     }

@@ -52,12 +52,12 @@ struct Schedule {
   /// @throws ArgumentError if the warm-up is negative, or a decay has no steps after it
   void validate() const {
     if (warmup_steps < 0) {
-      throw ArgumentError("Schedule: warmup_steps must be at least 0, found " +
-                          std::to_string(warmup_steps));
+      raise<ArgumentError>("Schedule: warmup_steps must be at least 0, found " +
+                           std::to_string(warmup_steps));
     }
     if (decay != Decay::constant && total_steps <= warmup_steps) {
-      throw ArgumentError("Schedule: total_steps must be above warmup_steps = " +
-                          std::to_string(warmup_steps) + ", found " + std::to_string(total_steps));
+      raise<ArgumentError>("Schedule: total_steps must be above warmup_steps = " +
+                           std::to_string(warmup_steps) + ", found " + std::to_string(total_steps));
     }
   }
 };

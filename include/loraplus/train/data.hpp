@@ -45,8 +45,8 @@ struct LabelledData {
   /// @throws ShapeError unless there is one label for each sample
   void validate() const {
     if (static_cast<Index>(labels.size()) != size()) {
-      throw ShapeError("LabelledData: " + std::to_string(size()) + " samples, but " +
-                       std::to_string(labels.size()) + " labels");
+      raise<ShapeError>("LabelledData: " + std::to_string(size()) + " samples, but " +
+                        std::to_string(labels.size()) + " labels");
     }
   }
 };
@@ -91,8 +91,8 @@ class BatchSampler {
   /// @throws ArgumentError unless both are at least 1
   BatchSampler(Index samples, Index batch) {
     if (samples < 1 || batch < 1) {
-      throw ArgumentError("BatchSampler: " + std::to_string(samples) + " samples in batches of " +
-                          std::to_string(batch) + ", both must be at least 1");
+      raise<ArgumentError>("BatchSampler: " + std::to_string(samples) + " samples in batches of " +
+                           std::to_string(batch) + ", both must be at least 1");
     }
     order_.resize(static_cast<std::size_t>(samples));
     std::iota(order_.begin(), order_.end(), Index{0});
@@ -127,8 +127,8 @@ class BatchSampler {
     std::sort(sorted.begin(), sorted.end());
     std::sort(all.begin(), all.end());
     if (sorted != all || dealt < 0 || dealt > static_cast<Index>(order.size())) {
-      throw ArgumentError("BatchSampler::set_progress: not an order of " +
-                          std::to_string(order_.size()) + " samples of which some were dealt out");
+      raise<ArgumentError>("BatchSampler::set_progress: not an order of " +
+                           std::to_string(order_.size()) + " samples of which some were dealt out");
     }
     order_.assign(order.begin(), order.end());
     next_ = static_cast<std::size_t>(dealt);

@@ -70,7 +70,7 @@ inline RecommendedRates recommend_rates(const TunedRates& tuned, const LoraOptio
   validate(tuned.adapter);
   validate(adapter);
   if (detail::draws_b(tuned.adapter) != detail::draws_b(adapter)) {
-    throw ArgumentError(
+    raise<ArgumentError>(
         "recommend_rates: rates tuned with one factor random do not tell those with the other");
   }
   const double n = static_cast<double>(width) / static_cast<double>(tuned.width);

@@ -32,8 +32,8 @@ class TrainingStep {
     forward_layer(model, x, y, cache_, generator);
     const double loss = Loss::template evaluate<Scalar>(y, target, dy);
     if (!std::isfinite(loss)) {
-      throw NonFiniteError("TrainingStep: the loss is " + std::to_string(loss) + " after " +
-                           std::to_string(optimizer.steps()) + " updates");
+      raise<NonFiniteError>("TrainingStep: the loss is " + std::to_string(loss) + " after " +
+                            std::to_string(optimizer.steps()) + " updates");
     }
     model.backward(x, dy, cache_);
     optimizer.step(model);
