@@ -25,6 +25,7 @@ function standard(line) {
   return ""
 }
 {
+  sub(/::inline v[0-9_]+/, "")  # which Doxygen takes for the name of another namespace
   documented = before ~ /^ *\/\/\//
   if ($0 ~ /^ *template <[^;{]*>$/) {  # a comment stands before it
     held = held $0 "\n"

@@ -6,7 +6,7 @@
 #include <loraplus/adapter/magnitude.hpp>
 #include <optional>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// All of an adapter but the frozen weight that it stands on: factors, dropout of their input and,
 /// with DoRA, a magnitude. LoraLinear is a weight with one, LoraSet a weight with many.

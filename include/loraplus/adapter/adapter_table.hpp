@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// The name of no adapter, for samples that are to be computed without one.
 inline constexpr std::string_view base_adapter = "__base__";

@@ -4,7 +4,7 @@
 #include <loraplus/adapter/combine.hpp>
 #include <loraplus/adapter/lora_set.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// An adapter of a set and its weight in a sum.
 struct WeightedName {

@@ -8,7 +8,7 @@
 #include <loraplus/core/random.hpp>
 #include <utility>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 namespace detail {
 

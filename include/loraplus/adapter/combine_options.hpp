@@ -5,7 +5,7 @@
 #include <optional>
 #include <string_view>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// How adapters of weights w are combined; q = w s.
 ///

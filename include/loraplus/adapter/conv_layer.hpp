@@ -7,7 +7,7 @@
 #include <loraplus/kernels/patches.hpp>
 #include <utility>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A layer on patches of images: the convolution that LoraConv and LoraConvSet have in common.
 /// Images are columns, see ConvGeometry; the layer maps a patch (channels x kernel height x kernel

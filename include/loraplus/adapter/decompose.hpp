@@ -6,7 +6,7 @@
 #include <loraplus/adapter/weighted_factors.hpp>
 #include <numeric>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// How many singular components an adapter keeps: a number of them, or as many as hold a share of
 /// the energy, the sum of the squared singular values.

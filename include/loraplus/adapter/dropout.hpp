@@ -4,7 +4,7 @@
 #include <loraplus/core/matrix.hpp>
 #include <loraplus/core/random.hpp>
 
-namespace loraplus::detail {
+namespace loraplus::inline v0_1::detail {
 
 /// The output function of SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
 /// Generators", 2014): unlike the step of a generator, it can be computed for many counters at

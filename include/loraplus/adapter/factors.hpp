@@ -3,7 +3,7 @@
 
 #include <loraplus/core/error.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// What an adapter has learnt, as plain matrices: y += s (B A x + b). Adapters are made from it,
 /// give it, and are combined, converted and stored as it.

@@ -12,7 +12,7 @@
 #include <loraplus/adapter/thin_svd.hpp>
 #include <loraplus/core/random.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 namespace detail {
 

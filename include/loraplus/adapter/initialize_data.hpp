@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// How batches enter the covariance of CorDA. It changes how s B A is shared between B and A, and
 /// what a batch counts beside another; of one batch the product s B A is the same.

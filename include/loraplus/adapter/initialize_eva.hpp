@@ -12,7 +12,7 @@
 #include <span>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// Mean and scatter of the inputs of a layer, exact however the samples are cut into batches
 /// (Chan, Golub and LeVeque 1983). Takes in^2 doubles.

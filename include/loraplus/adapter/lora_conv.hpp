@@ -4,7 +4,7 @@
 #include <loraplus/adapter/conv_layer.hpp>
 #include <loraplus/adapter/lora_linear.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A frozen convolution with a low-rank adapter, in one or two dimensions. It is LoraLinear on the
 /// patches of the image: A is a convolution of the same kernel, stride, padding and dilation to r

@@ -4,7 +4,7 @@
 #include <loraplus/adapter/lora_conv.hpp>
 #include <loraplus/adapter/lora_set.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A frozen convolution with any number of named adapters: a LoraSet on the patches of the image,
 /// whose adapters are those of LoraConv.

@@ -4,7 +4,7 @@
 #include <loraplus/adapter/adapter.hpp>
 #include <loraplus/frozen/shared_weight.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// By which names and roles an embedding shows the factors of its adapter.
 inline constexpr FactorNames embedding_factors{"lora_embedding_A", "lora_embedding_B",

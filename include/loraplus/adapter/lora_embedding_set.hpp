@@ -4,7 +4,7 @@
 #include <loraplus/adapter/lora_embedding.hpp>
 #include <loraplus/adapter/lora_set.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A frozen embedding with any number of named adapters: a LoraSet whose inputs are tokens, and
 /// whose adapters are drawn and trained as those of LoraEmbedding.

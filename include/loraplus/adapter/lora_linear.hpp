@@ -8,7 +8,7 @@
 #include <memory>
 #include <optional>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 namespace detail {
 

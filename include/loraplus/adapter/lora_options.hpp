@@ -5,7 +5,7 @@
 #include <loraplus/core/error.hpp>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// How the scaling s follows from alpha and the rank r.
 enum class Scaling {

@@ -5,7 +5,7 @@
 #include <loraplus/adapter/set_terms.hpp>
 #include <mutex>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// That the inputs of a LoraSet are patches of images, and how many groups the outputs have.
 struct PatchGroups {

@@ -11,7 +11,7 @@
 #include <span>
 #include <utility>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// By which names and roles a layer shows the factors of its adapter.
 struct FactorNames {

@@ -5,7 +5,7 @@
 #include <loraplus/frozen/row_norms.hpp>
 #include <memory>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// The magnitude m of a weight-decomposed adapter (Liu et al., "DoRA", 2024, equation 5):
 ///

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// Successive outputs that the same ranks of an adapter reach.
 struct OutputBlock {

@@ -4,7 +4,7 @@
 #include <loraplus/core/error.hpp>
 #include <string_view>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// How a LoRA layer computes a training step. Multiply-adds for s samples, weights of out x in and
 /// rank r, with dx:

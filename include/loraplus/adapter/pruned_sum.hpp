@@ -10,7 +10,7 @@
 #include <loraplus/core/error.hpp>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// How the sign of an entry is elected among the tensors.
 enum class MajoritySign {

@@ -3,7 +3,7 @@
 // Changes of a LoraSet, or of a network of sets, that end with the scope they are made in.
 #pragma once
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// While it lives, a set, or a network of sets, computes without its adapters.
 template <typename Set>

@@ -4,7 +4,7 @@
 #include <loraplus/adapter/adapter_table.hpp>
 #include <loraplus/frozen/shared_weight.hpp>
 
-namespace loraplus::detail {
+namespace loraplus::inline v0_1::detail {
 
 /// The frozen weight with some adapters of a set in it.
 template <RealScalar Scalar>

@@ -4,7 +4,7 @@
 #include <loraplus/adapter/set_state.hpp>
 #include <span>
 
-namespace loraplus::detail {
+namespace loraplus::inline v0_1::detail {
 
 /// An adapter in a pass of a set, and what the pass keeps of it.
 template <RealScalar Scalar>

@@ -21,7 +21,7 @@
 #include <numeric>
 #include <vector>
 
-namespace loraplus::detail {
+namespace loraplus::inline v0_1::detail {
 
 /// Throws NonFiniteError "<where>: <what> is not finite" if a coefficient is NaN or infinite.
 template <typename Derived>

@@ -10,7 +10,7 @@
 #include <loraplus/adapter/thin_svd.hpp>
 #include <span>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// An adapter, which somebody else owns, and the weight w that it has in a sum: w s (B A x + b).
 template <RealScalar Scalar>

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// How far the gradient of one tensor is from the differences.
 struct GradientError {

@@ -14,7 +14,7 @@
 #include <string>
 #include <string_view>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// An argument outside its documented range.
 class ArgumentError : public std::invalid_argument {

@@ -11,7 +11,7 @@
 
 #include <type_traits>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// Sizes and indices, signed.
 using Index = Eigen::Index;

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// What a parameter is for. Learning rates and weight decay are chosen by role.
 enum class Role {

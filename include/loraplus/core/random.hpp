@@ -15,7 +15,7 @@
 #include <span>
 #include <utility>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A generator of 32 or 64 uniform random bits a call, as std::mt19937_64.
 template <typename Generator>

@@ -8,7 +8,7 @@
 #include <loraplus/kernels/low_rank.hpp>
 #include <utility>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A frozen weight as a layer of a network, y = W x + b, whose bias may be trained.
 ///

@@ -21,7 +21,7 @@
 #include <loraplus/core/matrix.hpp>
 #include <span>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A linear map that training never writes: in_features() and out_features(),
 /// forward(x, y): y = W x (+ b), and backward(dy, dx): dx = W' dy, both const and overwriting

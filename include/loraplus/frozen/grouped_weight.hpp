@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// Frozen weights in a row, each with inputs and outputs of its own: a block-diagonal matrix, as a
 /// convolution in groups has it.

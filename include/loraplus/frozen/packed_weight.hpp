@@ -9,7 +9,7 @@
 #include <optional>
 #include <utility>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// How many times a PackedWeight holds its matrix.
 enum class Copies {

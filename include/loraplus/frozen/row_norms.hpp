@@ -5,7 +5,7 @@
 
 #include <loraplus/frozen/frozen_weight.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// The bias that the frozen weight adds, out coefficients: its own word, or else its product with
 /// zero.

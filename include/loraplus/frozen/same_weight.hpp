@@ -7,7 +7,7 @@
 #include <loraplus/frozen/frozen_weight.hpp>
 #include <random>
 
-namespace loraplus::detail {
+namespace loraplus::inline v0_1::detail {
 
 /// W x + b of a vector x that is always the same: any frozen weight has that product, and with
 /// another W or b it is another. out

@@ -7,7 +7,7 @@
 #include <memory>
 #include <utility>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A frozen weight that owns its matrix. Its copies share the one matrix, so many adapters and
 /// many threads can stand on it; nobody can write it.

@@ -6,7 +6,7 @@
 #include <loraplus/kernels/affine.hpp>
 #include <type_traits>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 namespace detail {
 

@@ -15,7 +15,7 @@
 #include <string_view>
 #include <utility>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 namespace detail {
 
 /// Has the names of a folder on the disk; where that cannot be asked for, they are there a little

@@ -7,7 +7,7 @@
 #include <array>
 #include <loraplus/io/atomic_file.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 namespace detail {
 
 /// Holds files that replace those of the folder around it, and are the ones that count.

@@ -20,7 +20,7 @@
 #include <loraplus/train/fit.hpp>
 #include <sstream>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 namespace detail {
 

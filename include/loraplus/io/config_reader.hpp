@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-namespace loraplus::detail {
+namespace loraplus::inline v0_1::detail {
 
 inline constexpr std::size_t largest_config = std::size_t{1} << 20;  // bytes
 

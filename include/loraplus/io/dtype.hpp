@@ -10,7 +10,7 @@
 #include <optional>
 #include <string_view>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// In the order that a writer sorts by, the last first.
 enum class Dtype {

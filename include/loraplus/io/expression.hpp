@@ -13,7 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
-namespace loraplus::detail {
+namespace loraplus::inline v0_1::detail {
 
 inline constexpr std::size_t longest_expression = 4096;
 

@@ -3,7 +3,7 @@
 
 #include <stdexcept>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A file that cannot be read or written, or is not what it should be. Says which file, where in it
 /// and why.

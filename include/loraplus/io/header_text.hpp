@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-namespace loraplus::detail {
+namespace loraplus::inline v0_1::detail {
 
 /// Whether all of the text is UTF-8, as the Unicode Standard has it (table 3-7).
 inline bool is_utf8(std::string_view text) {

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// What reading tensors by name found.
 struct LoadReport {

@@ -15,7 +15,7 @@
 #include <string>
 #include <utility>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A file seen as memory: opening reads nothing, using a part reads that part. The file must not be
 /// made shorter while it is mapped.

@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// Modules: nothing told; names, each the whole name of a module or its end after a dot; or a
 /// regular expression of Python for the whole name. Not matched, and refused, are lookbehind,

@@ -16,7 +16,7 @@
 #include <system_error>
 #include <utility>
 
-namespace loraplus::detail {
+namespace loraplus::inline v0_1::detail {
 
 /// What the system calls an open file; below 0: none. Closed by its end.
 class Descriptor {

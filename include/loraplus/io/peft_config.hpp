@@ -9,7 +9,7 @@
 #include <loraplus/io/config_reader.hpp>
 #include <loraplus/io/module_targets.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// The configuration of a LoRA adapter with PEFT's names and defaults, as far as it decides what is
 /// computed. What of PEFT's LoRA this library does not have is refused, not passed over.

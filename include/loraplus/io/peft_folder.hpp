@@ -6,7 +6,7 @@
 #include <loraplus/io/atomic_folder.hpp>
 #include <loraplus/io/module_targets.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 namespace detail {
 

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace loraplus::detail {
+namespace loraplus::inline v0_1::detail {
 
 /// Names of the tensors of an adapter after that of its module, and their shapes.
 struct PeftLayout {

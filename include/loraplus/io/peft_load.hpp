@@ -8,7 +8,7 @@
 #include <loraplus/io/safetensors.hpp>
 #include <loraplus/nn/adapt.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A network with the adapter of a folder on it, and what was found there.
 template <FrozenWeight Weight>

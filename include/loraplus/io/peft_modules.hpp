@@ -8,7 +8,7 @@
 #include <loraplus/io/peft_load.hpp>
 #include <loraplus/io/peft_save.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// What was found in a folder.
 struct LoadedPeftModules {

@@ -11,7 +11,7 @@
 #include <loraplus/nn/adapt.hpp>
 #include <sstream>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// What a network does not know of its adapter.
 struct SavePeftOptions {

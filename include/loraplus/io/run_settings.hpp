@@ -15,7 +15,7 @@
 #include <map>
 #include <string>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// Settings by their names, as text.
 using RunSettings = std::map<std::string, std::string>;

@@ -10,7 +10,7 @@
 #include <memory>
 #include <set>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A safetensors file, mapped: opening it reads the header, using a tensor reads that tensor.
 /// Copies share the mapping; views of tensors are valid as long as one of them lives.

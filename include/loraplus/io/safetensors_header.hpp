@@ -25,7 +25,7 @@
 #include <utility>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// What is wrong with a safetensors file, by the names of the reference implementation.
 enum class SafetensorsFault {

@@ -10,7 +10,7 @@
 #include <loraplus/io/safetensors.hpp>
 #include <loraplus/nn/mlp.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// What a state dictionary does not tell of a network.
 struct MlpLayout {

@@ -12,7 +12,7 @@
 #include <type_traits>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 static_assert(std::endian::native == std::endian::little, "loraplus::io: files are little-endian");
 

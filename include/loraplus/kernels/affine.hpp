@@ -8,7 +8,7 @@
 #include <loraplus/kernels/transposed_product.hpp>
 #include <span>
 
-namespace loraplus::kernels {
+namespace loraplus::inline v0_1::kernels {
 
 namespace detail {
 

@@ -20,7 +20,7 @@
 #include <loraplus/kernels/product.hpp>
 #include <loraplus/kernels/transposed_product.hpp>
 
-namespace loraplus::kernels {
+namespace loraplus::inline v0_1::kernels {
 
 /// h = s F' x. @param f rows x r, @param x rows x n, @param h r x n
 /// @throws ShapeError

@@ -5,7 +5,7 @@
 #include <loraplus/kernels/parallel.hpp>
 #include <loraplus/kernels/split.hpp>
 
-namespace loraplus::kernels {
+namespace loraplus::inline v0_1::kernels {
 
 namespace detail {
 

@@ -3,7 +3,7 @@
 
 #include <loraplus/kernels/tile.hpp>
 
-namespace loraplus::kernels {
+namespace loraplus::inline v0_1::kernels {
 
 /// A matrix in the order in which the outer tile reads it: strips of packet_size rows, a strip
 /// column by column, the rows of the last one filled up with zeros.

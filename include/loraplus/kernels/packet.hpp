@@ -28,7 +28,7 @@
 #define LORAPLUS_UNROLL
 #endif
 
-namespace loraplus::kernels {
+namespace loraplus::inline v0_1::kernels {
 
 /// The largest vector register that Eigen uses for float or double; of any other scalar type,
 /// half precision too, whose packets lack what is needed here, a packet is one scalar.

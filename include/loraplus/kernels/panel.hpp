@@ -7,7 +7,7 @@
 
 #include <loraplus/kernels/packed_matrix.hpp>
 
-namespace loraplus::kernels {
+namespace loraplus::inline v0_1::kernels {
 
 /// Columns of a copied panel at most, which keeps it in the second cache.
 inline constexpr Index copied_columns = 256;

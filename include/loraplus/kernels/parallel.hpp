@@ -11,7 +11,7 @@
 #include <omp.h>
 #endif
 
-namespace loraplus::kernels {
+namespace loraplus::inline v0_1::kernels {
 
 /// Multiply-adds below which a second thread costs more than it brings.
 inline constexpr Index smallest_share = Index{1} << 19;

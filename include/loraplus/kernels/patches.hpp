@@ -8,7 +8,7 @@
 #include <loraplus/core/error.hpp>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// What stands around an image, by PyTorch's names.
 enum class PaddingMode { zeros, reflect, replicate, circular };

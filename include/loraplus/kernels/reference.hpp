@@ -6,7 +6,7 @@
 
 #include <loraplus/core/matrix.hpp>
 
-namespace loraplus::kernels::reference {
+namespace loraplus::inline v0_1::kernels::reference {
 
 /// h = s F' x.
 template <typename F, typename X, typename H>

@@ -3,7 +3,7 @@
 
 #include <loraplus/core/matrix.hpp>
 
-namespace loraplus::kernels {
+namespace loraplus::inline v0_1::kernels {
 
 /// A range cut into as few parts of at most `largest` as will do, their sizes as even as can be.
 struct Split {

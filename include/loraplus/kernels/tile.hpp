@@ -15,7 +15,7 @@
 #include <array>
 #include <loraplus/kernels/packet.hpp>
 
-namespace loraplus::kernels {
+namespace loraplus::inline v0_1::kernels {
 
 // The sizes of the tiles: their sums, the column of a and one packet of b fill the registers. SSE2
 // has no fused instruction, so a product takes one more. GCC 12 then reads the column from memory;

@@ -8,7 +8,7 @@
 #include <loraplus/kernels/parallel.hpp>
 #include <loraplus/kernels/split.hpp>
 
-namespace loraplus::kernels {
+namespace loraplus::inline v0_1::kernels {
 
 /// M, rows x cols, as dot products read it: packet t of column i is at data + t * step + i *
 /// stride.

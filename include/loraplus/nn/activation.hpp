@@ -7,7 +7,7 @@
 #include <numbers>
 #include <string_view>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// An elementwise function, chosen when the program runs: one switch a call, none a coefficient.
 enum class Activation {

@@ -4,7 +4,7 @@
 #include <loraplus/core/parameter.hpp>
 #include <loraplus/nn/activation.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// An activation as a layer of its own, to stand in a Sequential.
 template <RealScalar Scalar_>

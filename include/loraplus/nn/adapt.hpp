@@ -11,7 +11,7 @@
 #include <loraplus/nn/mlp.hpp>
 #include <loraplus/nn/one_of.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A layer of an adapted network: frozen, adapted, or trained in full.
 template <FrozenWeight Weight>

@@ -8,7 +8,7 @@
 #include <loraplus/nn/adapt.hpp>
 #include <type_traits>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A frozen weight of which another with a matrix of its own can be made: Weight(w, b), w out x in,
 /// b out or empty. A view is none, it would see a matrix that is gone.

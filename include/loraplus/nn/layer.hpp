@@ -23,7 +23,7 @@
 #include <loraplus/core/parameter.hpp>
 #include <loraplus/core/random.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 template <typename L>
 concept Layer = HasParameters<L> && requires {

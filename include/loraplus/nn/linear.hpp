@@ -8,7 +8,7 @@
 #include <loraplus/kernels/gradient_product.hpp>
 #include <utility>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A dense layer trained in full, y = W x + b: for pretraining, for a head, and as the baseline
 /// that adapters are measured against.

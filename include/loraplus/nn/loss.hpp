@@ -5,7 +5,7 @@
 #include <loraplus/core/error.hpp>
 #include <span>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// The mean over the samples of -log softmax(logits)[label].
 ///

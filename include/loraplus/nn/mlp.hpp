@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A multilayer perceptron whose depth and widths are known when the program runs: stages of a
 /// named layer and an activation. It is a layer itself.

@@ -9,7 +9,7 @@
 #include <map>
 #include <mutex>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// A frozen network with any number of named adapters, each of which reaches over all of its layers
 /// or some. It is a LoraSet for each layer, kept in agreement: an adapter is added, replaced,

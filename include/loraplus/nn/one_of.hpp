@@ -5,7 +5,7 @@
 #include <loraplus/nn/layer.hpp>
 #include <variant>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 template <typename T, typename... Ts>
 concept AnyOf = (std::is_same_v<T, Ts> || ...);

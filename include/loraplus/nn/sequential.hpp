@@ -7,7 +7,7 @@
 #include <loraplus/nn/layer.hpp>
 #include <tuple>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// Layers one after the other, composed when the program is compiled: each may be of another
 /// type, your own too. It is a layer itself; its parts are called 0, 1, ...

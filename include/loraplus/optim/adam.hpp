@@ -4,7 +4,7 @@
 #include <limits>
 #include <loraplus/optim/update_rule.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 namespace detail {
 

@@ -10,7 +10,7 @@
 #include <loraplus/core/parameter.hpp>
 #include <loraplus/optim/update_rule.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// The factors of an adapter s B A with their gradients. B, column-major, is seen as its transpose:
 /// all four are r long contiguous rows.

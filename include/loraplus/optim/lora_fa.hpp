@@ -4,7 +4,7 @@
 #include <loraplus/optim/factor_pair.hpp>
 #include <loraplus/optim/regularized_rule.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// LoRA-FA (Zhang et al., arXiv 2308.03303): A stays as it was drawn, B alone is trained, on the
 /// gradient that makes the change of s B A the closest to that of full fine-tuning, as PEFT's

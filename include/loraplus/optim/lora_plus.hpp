@@ -3,7 +3,7 @@
 
 #include <loraplus/optim/optimizer.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// The learning rates of LoRA+ beside that of the rule.
 struct LoraPlusOptions {

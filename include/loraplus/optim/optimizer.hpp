@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// Parameters that share a learning rate and a weight decay.
 struct ParameterGroup {

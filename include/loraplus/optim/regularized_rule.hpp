@@ -5,7 +5,7 @@
 #include <loraplus/core/error.hpp>
 #include <loraplus/optim/update_rule.hpp>
 
-namespace loraplus::detail {
+namespace loraplus::inline v0_1::detail {
 
 /// An update rule around another that solves with Gram matrices of the factors, G + regularization
 /// I. @tparam Outer what derives from it, with its name as `kind`

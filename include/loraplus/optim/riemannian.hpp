@@ -4,7 +4,7 @@
 #include <loraplus/optim/factor_pair.hpp>
 #include <loraplus/optim/regularized_rule.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// An update rule on gradients preconditioned in the metric of the low-rank matrices (Zhang and
 /// Pilanci, "Riemannian Preconditioned LoRA", arXiv 2402.02347, equation 2; with AdamW its "scaled

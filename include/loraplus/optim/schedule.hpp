@@ -7,7 +7,7 @@
 #include <numbers>
 #include <string_view>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// The course of the learning rate after the warm-up.
 enum class Decay {

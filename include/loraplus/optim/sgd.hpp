@@ -3,7 +3,7 @@
 
 #include <loraplus/optim/update_rule.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// Stochastic gradient descent as PyTorch's SGD without dampening, eta the learning rate, mu the
 /// momentum, l the weight decay (added to the gradient):

@@ -6,7 +6,7 @@
 #include <loraplus/core/error.hpp>
 #include <string>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// What an update rule is told about the parameter and the step at hand.
 struct UpdateContext {

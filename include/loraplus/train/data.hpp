@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// Inputs with a class each, for SoftmaxCrossEntropy.
 template <RealScalar Scalar_>

@@ -5,7 +5,7 @@
 #include <loraplus/nn/layer.hpp>
 #include <loraplus/train/data.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// The share of samples whose largest output is that of their label (none of whose
 /// outputs is NaN); NaN if there are no samples.

@@ -4,7 +4,7 @@
 #include <loraplus/train/data.hpp>
 #include <loraplus/train/training_step.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// How long fit trains, and on how much at a time.
 struct FitOptions {

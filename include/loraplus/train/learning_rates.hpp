@@ -5,7 +5,7 @@
 #include <loraplus/adapter/lora_options.hpp>
 #include <string>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// The learning rates of the two factors under Adam, and what is known about them.
 struct RecommendedRates {

@@ -5,7 +5,7 @@
 #include <loraplus/nn/layer.hpp>
 #include <loraplus/nn/loss.hpp>
 
-namespace loraplus {
+namespace loraplus::inline v0_1 {
 
 /// One training step of a model: forward, loss, backward, update. All memory is made once, for
 /// the largest batch; a smaller one uses its left columns.
