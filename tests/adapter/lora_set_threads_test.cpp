@@ -1,5 +1,7 @@
 // Built with the thread sanitizer, this proves that adapters may come and go while others compute.
 #include <atomic>
+#include <loraplus/adapter/lora_conv_set.hpp>
+#include <loraplus/adapter/lora_embedding_set.hpp>
 #include <loraplus/frozen/packed_weight.hpp>
 #include <loraplus/nn/multi_adapter.hpp>
 #include <thread>
@@ -104,4 +106,54 @@ TEST_CASE("a set merges and unmerges while others compute with it") {
   done = true;
   reader.join();
   CHECK(wrong == 0);
+}
+
+TEST_CASE("embeddings and convolutions compute while their adapters change") {
+  std::mt19937_64 generator{1};
+  const loraplus::SharedWeight<float> weight(test::random_matrix<float>(6, 12, 1));
+  loraplus::LoraEmbeddingSet embeddings(weight);
+  loraplus::LoraConvSet convs(
+      weight,
+      {.channels = 3, .height = {.size = 4, .kernel = 2}, .width = {.size = 3, .kernel = 2}});
+  const std::vector<Index> tokens{3, 0, 11};
+  const auto images = test::random_matrix<float>(convs.in_features(), 3, 5);
+  const auto change = [&](auto& layer, auto& set, const auto& input) {
+    const loraplus::LoraOptions options{.rank = 2,
+                                        .initialization = loraplus::Initialization::both_uniform};
+    layer.add("a", options, generator);
+    layer.add("b", options, generator);
+    const auto output = [&](auto& cache) {
+      Matrix<float> y(layer.out_features(), 3);
+      layer.forward(input, y, cache);
+      return y;
+    };
+    auto cache = layer.make_cache(3);
+    const Names names{"b", "__base__", "a"};
+    const Matrix<float> one = output(cache);
+    set.set_active({"b"});
+    const Matrix<float> other = output(cache);
+    layer.assign(cache, names);
+    const Matrix<float> mixed = output(cache);
+    std::atomic<bool> done{false};
+    std::atomic<int> wrong{0};
+    std::thread reader([&] {
+      auto active = layer.make_cache(3), assigned = layer.make_cache(3);
+      while (!done) {
+        const Matrix<float> y = output(active);
+        if (!test::same_bits(y, one) && !test::same_bits(y, other)) ++wrong;
+        layer.assign(assigned, names);
+        if (!test::same_bits(output(assigned), mixed)) ++wrong;
+      }
+    });
+    for (int round = 0; round < 200; ++round) {
+      set.set_active({round % 2 == 0 ? "a" : "b"});
+      layer.add("more", options, generator);
+      set.erase("more");
+    }
+    done = true;
+    reader.join();
+    CHECK(wrong == 0);
+  };
+  change(embeddings, embeddings, tokens);
+  change(convs, convs.set(), images);
 }
