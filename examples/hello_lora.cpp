@@ -17,7 +17,7 @@ int main() {
   const Matrix<float> wanted = w + u * v.transpose() / 4;
   const PairedData<float> data{x, wanted * x};
 
-  LoraLinear layer(PackedWeight(w), {.rank = 1, .alpha = 2}, rng);
+  LoraLinear layer{PackedWeight{w}, {.rank = 1, .alpha = 2}, rng};
   Optimizer adam(Adam{.learning_rate = 2e-2}, layer);
   std::cout << parameter_count(layer) << " numbers to learn, " << w.size() << " frozen\n"
             << "distance before: " << (w - wanted).norm() / wanted.norm() << '\n';

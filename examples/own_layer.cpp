@@ -83,7 +83,7 @@ int main() {
   // Neither factor starts at zero, or the gradient of A would be zero and prove nothing.
   const LoraOptions options{
       .rank = 3, .alpha = 6, .initialization = Initialization::both_uniform, .init_scale = 0.1};
-  Sequential network(LoraLinear(PackedWeight(w), options, rng), RmsNorm(12));
+  Sequential network{LoraLinear{PackedWeight{w}, options, rng}, RmsNorm(12)};
 
   const auto errors = check_gradients(network, x.leftCols(5), y.leftCols(5));
   for (const auto& error : errors) {
@@ -95,7 +95,7 @@ int main() {
   Matrix<double> shift(12, 20);
   fill_normal(shift, rng, 0.2);
   const PairedData<double> data{x,
-                                2 * predict(Sequential(Linear<double>(w + shift), RmsNorm(12)), x)};
+                                2 * predict(Sequential{Linear<double>(w + shift), RmsNorm(12)}, x)};
   LoraPlus optimizer(AdamW{.learning_rate = 5e-3}, {.ratio = 2}, network);
   fit<MeanSquaredError>(network, optimizer, data, {.steps = 600}, rng, [](StepReport report) {
     if (report.step == 1) std::cout << "loss before: " << report.loss << '\n';
