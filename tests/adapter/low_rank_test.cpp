@@ -104,6 +104,48 @@ TEST_CASE("the product added to a matrix is s B A") {
   CHECK(test::relative_distance(w, expected) < 1e-15);
 }
 
+TEST_CASE("each product has s and the scale once, and a block its own ranks and outputs") {
+  LowRank<double> factors = made({.rank = 2,
+                                  .alpha = 3,
+                                  .initialization = Initialization::both_uniform,
+                                  .lora_bias = true,
+                                  .enabled_groups = {true, false, true}},
+                                 6, 5);
+  const double scale = 0.5, s = scale * 1.5;
+  const Matrix<double> a = factors.a();           // 4 x 5
+  Matrix<double> b = Matrix<double>::Zero(6, 4);  // the blocks where they belong
+  b.topLeftCorner(2, 2) = factors.b(0);
+  b.bottomRightCorner(2, 2) = factors.b(1);
+  const auto x = test::random_matrix<double>(5, 7, 1), dy = test::random_matrix<double>(6, 7, 2);
+  Matrix<double> h(4, 7), z(4, 7), y = dy, w = Matrix<double>::Zero(6, 5);
+
+  factors.project(x, h, scale);
+  CHECK(test::relative_distance(h, s * a * x) < 1e-14);
+  factors.expand(h, y);
+  CHECK(test::relative_distance(y, dy + b * h) < 1e-14);
+  const Matrix<double> before = y;
+  factors.add_bias(y, scale);
+  CHECK(test::relative_distance(y, before.colwise() + s * factors.bias()) < 1e-14);
+  factors.add_to(w, scale);
+  CHECK(test::relative_distance(w, s * b * a) < 1e-14);
+
+  factors.backward(x, dy, h, z, scale);
+  CHECK(test::relative_distance(z, s * b.transpose() * dy) < 1e-14);
+  CHECK(test::relative_distance(factors.a_gradient(), z * x.transpose()) < 1e-14);
+  const Matrix<double> b_gradient = dy * h.transpose();
+  CHECK(test::relative_distance(factors.b_gradient(0), b_gradient.topLeftCorner(2, 2)) < 1e-14);
+  CHECK(test::relative_distance(factors.b_gradient(1), b_gradient.bottomRightCorner(2, 2)) < 1e-14);
+  factors.visit_parameters([&](const loraplus::Parameter<double>& parameter) {
+    if (parameter.role != loraplus::Role::bias) return;
+    CHECK(test::relative_distance(parameter.gradient.matrix(), s * dy.rowwise().sum()) < 1e-14);
+  });
+
+  Matrix<double> of_tokens(4, 2);
+  factors.project(std::vector<Index>{3, 0}, of_tokens, scale);
+  CHECK(test::relative_distance(of_tokens.col(0), s * a.col(3)) < 1e-14);
+  CHECK(test::relative_distance(of_tokens.col(1), s * a.col(0)) < 1e-14);
+}
+
 TEST_CASE("the parameters are lora_A and lora_B, of two dimensions whatever the rank") {
   auto factors = made({.rank = 1}, 6, 5);
   std::vector<std::string> names;
