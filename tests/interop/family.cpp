@@ -238,7 +238,7 @@ void run_sets(const Json& settings, Folder& folder) {
     conv.add(name, modules.conv.at(0));
   }
   linear.set_active(active);
-  embedding.set().set_active(active);
+  embedding.set_active(active);
   conv.set().set_active(active);
   const Json& samples = settings.at("samples");
   compute_set("fc", linear, folder.inputs("fc"), samples.at("fc"), folder);
