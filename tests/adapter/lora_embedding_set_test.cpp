@@ -81,6 +81,18 @@ TEMPLATE_TEST_CASE("T14: each token through an adapter of its own, or none", "",
   }
 }
 
+TEST_CASE("a cache of an embedding serves columns too") {
+  const auto made = embeddings<double>();
+  const loraplus::LoraSet<SharedWeight<double>>& columns = made;
+  const std::vector<std::string> names{"a", "d", "__base__", "b", "a", "d"};
+  auto cache = made.make_cache(6);
+  made.assign(cache, names);
+  Matrix<double> y(4, 6), expected(4, 6);
+  made.forward(text, expected, cache);
+  columns.forward(columns_of_text(), y, cache);
+  CHECK(test::relative_distance(y, expected) < 1e-14);
+}
+
 TEST_CASE("T10: active adapters of an embedding add up, as on columns with a single 1") {
   auto made = embeddings<double>();
   made.set_active({"b", "d", "a"});

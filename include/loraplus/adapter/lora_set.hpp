@@ -385,6 +385,7 @@ class LoraSet {
   /// Some samples of a batch.
   static ConstMatrixView<Scalar> gather(ConstMatrixView<Scalar> x,
                                         const std::vector<Index>& samples, Cache& cache) {
+    cache.x.resize(x.rows(), cache.largest_batch);  // as it is, but in a cache for tokens
     for (std::size_t i = 0; i < samples.size(); ++i) {
       cache.x.col(static_cast<Index>(i)) = x.col(samples[i]);
     }

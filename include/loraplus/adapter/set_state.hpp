@@ -6,6 +6,20 @@
 
 namespace loraplus::inline v0_1::detail {
 
+/// Where DoRA is among them, what is merged comes first among the active adapters.
+/// @param has_dora tells it of the adapter of a name @throws StateError
+template <typename HasDora>
+void require_merge_order(std::string_view where, const std::vector<std::string>& active,
+                         const std::vector<std::string>& merged, const HasDora& has_dora) {
+  if (std::ranges::none_of(merged, has_dora) && std::ranges::none_of(active, has_dora)) return;
+  if (merged.size() <= active.size() && std::equal(merged.begin(), merged.end(), active.begin())) {
+    return;
+  }
+  raise<StateError>(std::string(where) +
+                    ": with DoRA the order counts, only the first of the active adapters can be "
+                    "merged");
+}
+
 /// The frozen weight with some adapters of a set in it.
 template <RealScalar Scalar>
 struct MergedAdapters {
@@ -30,23 +44,12 @@ struct SetState {
     }
   }
 
-  /// Where DoRA is among them, what is merged comes first among the active adapters.
-  /// @throws StateError
+  /// @throws as require_merge_order
   void require_order() const {
     if (!merged) return;
-    const auto has_dora = [&](const std::string& name) {
+    require_merge_order("LoraSet", table.active(), merged->names, [&](const std::string& name) {
       return table.at(name).adapter->magnitude() != nullptr;
-    };
-    const std::vector<std::string>& active = table.active();
-    if (std::ranges::none_of(merged->names, has_dora) && std::ranges::none_of(active, has_dora)) {
-      return;
-    }
-    if (merged->names.size() <= active.size() &&
-        std::equal(merged->names.begin(), merged->names.end(), active.begin())) {
-      return;
-    }
-    raise<StateError>(
-        "LoraSet: with DoRA the order counts, only the first of the active adapters can be merged");
+    });
   }
 
   /// @throws StateError if the active adapters cannot be trained together

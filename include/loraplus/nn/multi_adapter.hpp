@@ -347,7 +347,8 @@ class MultiAdapterMlp {
       const bool has_dora = std::any_of(adapters.begin(), adapters.end(), [](const auto& made) {
         return made && made->magnitude() != nullptr;
       });
-      if (has_dora && detail::contains(active_, name)) require_first(active_, merged_);
+      detail::require_merge_order("MultiAdapterMlp", active_, merged_,
+                                  [&](const auto& each) { return has_dora && each == name; });
     } else if (scales_.find(name) != scales_.end()) {
       raise<ArgumentError>("MultiAdapterMlp: there is an adapter '" + name + "' already");
     } else if (name.empty() || name == base_adapter) {
@@ -395,22 +396,8 @@ class MultiAdapterMlp {
   /// Where DoRA is among them, what is merged comes first among the active adapters. Then it does
   /// so in each layer, too, and no set refuses what others have done already.
   void require_order(const Names& active, const Names& merged) const {
-    if (merged.empty()) return;
-    const auto decomposed = [&](const std::string& name) { return has_dora(name); };
-    if (std::any_of(active.begin(), active.end(), decomposed) ||
-        std::any_of(merged.begin(), merged.end(), decomposed)) {
-      require_first(active, merged);
-    }
-  }
-
-  static void require_first(const Names& active, const Names& merged) {
-    if (merged.size() <= active.size() &&
-        std::equal(merged.begin(), merged.end(), active.begin())) {
-      return;
-    }
-    raise<StateError>(
-        "MultiAdapterMlp: with DoRA the order counts, only the first of the active adapters can be "
-        "merged");
+    detail::require_merge_order("MultiAdapterMlp", active, merged,
+                                [&](const std::string& name) { return has_dora(name); });
   }
 
   /// Of these names those that a layer has.
