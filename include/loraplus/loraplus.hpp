@@ -21,6 +21,7 @@
 #include <loraplus/adapter/magnitude.hpp>
 #include <loraplus/adapter/output_blocks.hpp>
 #include <loraplus/adapter/plan.hpp>
+#include <loraplus/adapter/set_input.hpp>
 #include <loraplus/adapter/set_scopes.hpp>
 #include <loraplus/adapter/set_state.hpp>
 #include <loraplus/adapter/set_terms.hpp>

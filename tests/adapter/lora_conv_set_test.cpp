@@ -214,6 +214,19 @@ TEST_CASE("a set of convolutions takes the adapters of its convolution alone") {
   CHECK_FALSE(convs.set().contains("no"));
 }
 
+TEST_CASE("a set of convolutions refuses layers with another weight or a trained bias") {
+  auto convs = convolutions();
+  const auto refusal = [&](double factor, loraplus::BiasMode bias) {
+    std::mt19937_64 generator{1};
+    const SharedWeight<double> weight(factor * to_matrix(convs.weight()), convs.weight().bias());
+    const LoraConv layer{weight, convs.geometry(), {.rank = 2, .bias = bias}, generator};
+    return test::message_of<loraplus::ArgumentError>([&] { convs.add("x", layer); });
+  };
+  CHECK(test::contains(refusal(3, loraplus::BiasMode::none), "another frozen weight"));
+  CHECK(test::contains(refusal(1, loraplus::BiasMode::lora_only), "'x' has a trained bias"));
+  CHECK_FALSE(convs.set().contains("x"));
+}
+
 TEST_CASE("a pass of a convolution that was refused is not gone back through") {
   auto convs = convolutions();
   const auto x = test::random_matrix<double>(convs.in_features(), 3, 5);

@@ -191,6 +191,20 @@ TEST_CASE("the padding token teaches A nothing, in a layer and in a set") {
   CHECK_THROWS_AS(layer.set_padding_index(-1), loraplus::ArgumentError);
 }
 
+TEST_CASE("an adapter of an embedding over another table is refused") {
+  auto made = embeddings<double>();
+  const auto add = [&](double factor) {
+    std::mt19937_64 generator{1};
+    const SharedWeight<double> table(factor * test::random_matrix<double>(4, 6, 1));
+    made.add("x", LoraEmbedding{table, {.rank = 2, .dora = true}, generator});
+  };
+  CHECK(test::contains(test::message_of<loraplus::ArgumentError>([&] { add(3); }),
+                       "'x' stands on another frozen weight"));
+  CHECK_FALSE(made.contains("x"));
+  add(1);  // equal, not the same memory
+  CHECK(made.contains("x"));
+}
+
 TEST_CASE("a set of embeddings names a token that is none, and takes no tokens at all") {
   auto made = embeddings<double>();
   auto cache = made.make_cache(3);

@@ -1,4 +1,5 @@
 #include <loraplus/adapter/lora_embedding.hpp>
+#include <loraplus/adapter/lora_embedding_set.hpp>
 #include <loraplus/adapter/lora_linear.hpp>
 #include <loraplus/frozen/weight_view.hpp>
 #include <loraplus/optim/adam.hpp>
@@ -166,4 +167,37 @@ TEST_CASE("T23: what an embedding does not have is refused, and tokens that are 
   CHECK(test::contains(message({0, 1}), "y must be 4 x 2"));
   CHECK_THROWS_AS(layer.backward(std::vector<Index>{0, 1, 2}, y, cache), loraplus::StateError);
   layer.forward(std::vector<Index>{}, y.leftCols(0), cache);
+}
+
+TEST_CASE("a backward pass through another embedding than the forward pass is refused") {
+  auto layer = trained_embedding<double>(false);
+  auto larger = trained_embedding<double>(false, 8);
+  auto copy = layer;
+  auto cache = layer.make_cache(5);
+  Matrix<double> y(4, 5);
+  layer.forward(tokens, y, cache);
+  CHECK_NOTHROW(copy.backward(tokens, y, cache));
+  CHECK_THROWS_AS(larger.backward(tokens, y, cache), loraplus::StateError);
+  CHECK_THROWS_AS(trained_embedding<double>(false).backward(tokens, y, cache),
+                  loraplus::StateError);
+}
+
+TEST_CASE("T23: an adapter with what an embedding does not have is refused") {
+  const SharedWeight<double> weight(test::random_matrix<double>(4, 6, 1));
+  const auto refused = [&](const LoraOptions& options) {
+    std::mt19937_64 generator{1};
+    const loraplus::Adapter<double> adapter(weight, options, generator);
+    const auto of_layer = test::message_of<loraplus::ArgumentError>([&] {
+      LoraEmbedding{weight, adapter};
+    });
+    loraplus::LoraEmbeddingSet set(weight);
+    const auto of_set = test::message_of<loraplus::ArgumentError>([&] { set.add("no", adapter); });
+    CHECK(of_set == "LoraEmbeddingSet: 'no'" + of_layer.substr(of_layer.find(':')));
+    CHECK(set.names().empty());
+    return of_layer;
+  };
+  CHECK(test::contains(refused({.dropout = 0.1}), "no dropout"));
+  CHECK(test::contains(refused({.lora_bias = true}), "no lora_bias"));
+  CHECK(test::contains(refused({.enabled_groups = {true, false}}), "no groups"));
+  CHECK(test::contains(refused({.enabled_groups = {true, true}}), "no groups"));
 }

@@ -243,6 +243,13 @@ TEST_CASE("a merge that would not be finite is refused and leaves the layer as i
   layer.set_factors(layer.factors().a(), b);
   CHECK_THROWS_AS(layer.merge(), loraplus::NonFiniteError);
   CHECK_FALSE(layer.merged());
+
+  auto biased = trained(shared<double>(5, 4), {.rank = 2, .bias = BiasMode::lora_only});
+  biased.visit_parameters([](auto parameter) {
+    if (parameter.name == "bias") parameter.value(1) = std::numeric_limits<double>::infinity();
+  });
+  CHECK_THROWS_AS(biased.merge(), loraplus::NonFiniteError);
+  CHECK_FALSE(biased.merged());
 }
 
 TEST_CASE("a disabled adapter leaves the frozen weight with its own bias, bit for bit") {
@@ -357,6 +364,35 @@ TEST_CASE("the cache of another layer is refused, with and without dropout") {
   CHECK_THROWS_AS(layer.forward(x, y, smaller), loraplus::StateError);
   CHECK_THROWS_AS(dropping.forward(x, y, plain, generator), loraplus::StateError);
   CHECK_THROWS_AS(dropping.backward(x, y, plain), loraplus::StateError);
+}
+
+TEST_CASE("a backward pass through another layer than the forward pass is refused") {
+  const auto weight = packed<double>(5, 4, Copies::two);
+  const auto x = test::random_matrix<double>(4, 3, 6);
+  const auto dy = test::random_matrix<double>(5, 3, 7);
+  Matrix<double> y(5, 3);
+  for (const Plan plan : {Plan::unmerged, Plan::merged}) {
+    auto layer = trained(weight, {.rank = 2});
+    layer.set_plan(plan);
+    auto cache = layer.make_cache(3);
+    layer.forward(x, y, cache);
+    auto copy = layer;
+    CHECK_NOTHROW(copy.backward(x, dy, cache));
+    const auto refuses = [&](LoraLinear<PackedWeight<double>> other) {
+      Matrix<double> dx(4, 3);
+      return test::contains(
+          test::message_of<loraplus::StateError>([&] { other.backward(x, dy, dx, cache); }),
+          "through this layer");
+    };
+    CHECK(refuses(trained(weight, {.rank = 8})));
+    CHECK(refuses(trained(weight, {.rank = 2})));
+    if (plan == Plan::unmerged) {
+      std::mt19937_64 generator{1};
+      CHECK(refuses({weight, {.rank = 2, .dora = true}, generator}));
+    }
+    layer = trained(weight, {.rank = 8});  // as a folder that is loaded puts another in its place
+    CHECK(refuses(layer));
+  }
 }
 
 TEST_CASE("an output in the memory of an input is refused") {

@@ -387,11 +387,6 @@ TEST_CASE("T5, T6, T33: scales are by adapter or common, do not add up, and scop
   CHECK_THROWS_AS(set.set_scale("b", std::numeric_limits<double>::infinity()),
                   loraplus::ArgumentError);
   CHECK_THROWS_AS(set.set_scale("nobody", 1), loraplus::ArgumentError);
-  auto floats = three<float>();
-  CHECK_THROWS_AS(floats.set_scale("b", 1e39), loraplus::ArgumentError);  // infinite in float
-  floats.set_scale("b", 1e20);
-  CHECK_THROWS_AS(floats.set_common_scale(1e20), loraplus::ArgumentError);
-  CHECK(floats.common_scale() == 1);
   set.set_common_scale(2);
   {
     const loraplus::ScaledScope halved(set, 0.5);
@@ -404,6 +399,65 @@ TEST_CASE("T5, T6, T33: scales are by adapter or common, do not add up, and scop
   set.merge({"b"});
   CHECK_THROWS_AS(set.set_scale("b", 2), loraplus::StateError);
   CHECK_THROWS_AS(set.set_common_scale(2), loraplus::StateError);
+}
+
+TEST_CASE("scales that are not finite are refused, alone at once, as a product by the pass") {
+  auto set = three<float>();
+  const auto x = test::random_matrix<float>(7, 4, 5);
+  CHECK_THROWS_AS(set.set_scale("b", 1e39), loraplus::ArgumentError);  // infinite in float
+  CHECK_THROWS_AS(set.set_common_scale(1e39), loraplus::ArgumentError);
+  const auto refusal = [&](auto&& pass) {
+    return test::contains(test::message_of<loraplus::NonFiniteError>(pass), "'b'");
+  };
+  set.set_common_scale(1e10);
+  {
+    const loraplus::ScaledScope scope(set, 1e-10);
+    set.set_scale("b", 1e35);
+    CHECK(predict(set, x).allFinite());
+  }  // nothing is thrown here, though the product is 1e45
+  CHECK(set.common_scale() == 1e10);
+  CHECK(refusal([&] { predict(set, x); }));
+  auto cache = set.make_cache(4);
+  Matrix<float> y(5, 4);
+  set.assign(cache, Names(4, "b"));
+  CHECK(refusal([&] { set.forward(x, y, cache); }));
+  set.set_common_scale(1);
+  CHECK_NOTHROW(predict(set, x));
+  set.add("large", trained_adapter(set.weight(), {.rank = 1, .alpha = 1e10}, 1));
+  set.set_scale("large", 1e30);
+  set.set_active({"large"});
+  CHECK_THROWS_AS(predict(set, x), loraplus::NonFiniteError);  // with its own scaling
+}
+
+TEST_CASE("a merge that was prepared is refused once the set has changed") {
+  auto set = three<double>();
+  const auto x = test::random_matrix<double>(7, 4, 5);
+  auto prepared = set.prepare_merge({"b"}, "test");
+  set.set_scale("b", 0);
+  CHECK_THROWS_AS(set.commit_merge(prepared), loraplus::StateError);
+  prepared = set.prepare_merge({"b", "c"}, "test");
+  set.erase("c");
+  CHECK_THROWS_AS(set.commit_merge(prepared), loraplus::StateError);
+  CHECK(set.merged().empty());
+  set.commit_merge(set.prepare_merge({"b"}, "test"));
+  CHECK(test::same_bits(predict(set, x), base_output<double>(x)));
+}
+
+TEST_CASE("a cache follows an adapter that another was assigned to") {
+  auto set = three<double>();
+  const auto x = test::random_matrix<double>(7, 4, 5);
+  auto cache = set.make_cache(4);
+  Matrix<double> y(5, 4);
+  for (const bool assigned : {false, true}) {
+    const Names names(assigned ? 4 : 0, "b");
+    for (const LoraOptions& options :
+         {LoraOptions{.rank = 2}, {.rank = 9, .dora = true}, {.rank = 4, .dora = true}}) {
+      *set.at("b") = trained_adapter(set.weight(), options, 40);
+      set.assign(cache, names);
+      set.forward(x, y, cache);
+      CHECK(test::relative_distance(y, predict(set, x)) < 1e-14);
+    }
+  }
 }
 
 TEST_CASE("T15: who is erased leaves nothing; an active one is followed by the first by name") {

@@ -93,6 +93,19 @@ TEST_CASE("setting factors checks both shapes before it changes anything") {
   CHECK(factors.b() == b);
 }
 
+TEST_CASE("a scaling that is not finite in the scalar is refused") {
+  std::mt19937_64 generator{1};
+  const auto scaled = [](double scaling) {
+    return LowRank<float>(loraplus::Factors<float>{loraplus::RowMajorMatrix<float>::Ones(1, 2),
+                                                   Matrix<float>::Ones(3, 1), scaling});
+  };
+  CHECK_THROWS_AS(scaled(std::numeric_limits<double>::quiet_NaN()), loraplus::ArgumentError);
+  CHECK_THROWS_AS(scaled(1e300), loraplus::ArgumentError);
+  CHECK_THROWS_AS((LowRank<float>(3, 2, {.rank = 1, .alpha = 1e300}, generator)),
+                  loraplus::ArgumentError);
+  CHECK_NOTHROW((LowRank<double>(3, 2, {.rank = 1, .alpha = 1e300}, generator)));
+}
+
 TEST_CASE("the product added to a matrix is s B A") {
   auto factors = made({.rank = 3, .alpha = 7}, 6, 5);
   const auto a = test::random_matrix<double>(3, 5, 1);
@@ -108,7 +121,6 @@ TEST_CASE("each product has s and the scale once, and a block its own ranks and 
   LowRank<double> factors = made({.rank = 2,
                                   .alpha = 3,
                                   .initialization = Initialization::both_uniform,
-                                  .lora_bias = true,
                                   .enabled_groups = {true, false, true}},
                                  6, 5);
   const double scale = 0.5, s = scale * 1.5;
@@ -123,9 +135,6 @@ TEST_CASE("each product has s and the scale once, and a block its own ranks and 
   CHECK(test::relative_distance(h, s * a * x) < 1e-14);
   factors.expand(h, y);
   CHECK(test::relative_distance(y, dy + b * h) < 1e-14);
-  const Matrix<double> before = y;
-  factors.add_bias(y, scale);
-  CHECK(test::relative_distance(y, before.colwise() + s * factors.bias()) < 1e-14);
   factors.add_to(w, scale);
   CHECK(test::relative_distance(w, s * b * a) < 1e-14);
 
@@ -135,15 +144,31 @@ TEST_CASE("each product has s and the scale once, and a block its own ranks and 
   const Matrix<double> b_gradient = dy * h.transpose();
   CHECK(test::relative_distance(factors.b_gradient(0), b_gradient.topLeftCorner(2, 2)) < 1e-14);
   CHECK(test::relative_distance(factors.b_gradient(1), b_gradient.bottomRightCorner(2, 2)) < 1e-14);
-  factors.visit_parameters([&](const loraplus::Parameter<double>& parameter) {
-    if (parameter.role != loraplus::Role::bias) return;
-    CHECK(test::relative_distance(parameter.gradient.matrix(), s * dy.rowwise().sum()) < 1e-14);
-  });
 
   Matrix<double> of_tokens(4, 2);
   factors.project(std::vector<Index>{3, 0}, of_tokens, scale);
   CHECK(test::relative_distance(of_tokens.col(0), s * a.col(3)) < 1e-14);
   CHECK(test::relative_distance(of_tokens.col(1), s * a.col(0)) < 1e-14);
+}
+
+TEST_CASE("the bias of B has s and the scale once, as its gradient") {
+  LowRank<double> factors = made(
+      {.rank = 2, .alpha = 3, .initialization = Initialization::both_uniform, .lora_bias = true}, 6,
+      5);
+  const double scale = 0.5, s = scale * 1.5;
+  const auto x = test::random_matrix<double>(5, 7, 1), dy = test::random_matrix<double>(6, 7, 2);
+  Matrix<double> h(2, 7), z(2, 7), y = dy;
+  factors.add_bias(y, scale);
+  CHECK(test::relative_distance(y, dy.colwise() + s * factors.bias()) < 1e-14);
+  factors.project(x, h, scale);
+  factors.backward(x, dy, h, z, scale);
+  int biases = 0;
+  factors.visit_parameters([&](const loraplus::Parameter<double>& parameter) {
+    if (parameter.role != loraplus::Role::bias) return;
+    ++biases;
+    CHECK(test::relative_distance(parameter.gradient.matrix(), s * dy.rowwise().sum()) < 1e-14);
+  });
+  CHECK(biases == 1);
 }
 
 TEST_CASE("the parameters are lora_A and lora_B, of two dimensions whatever the rank") {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <loraplus/adapter/lora_linear.hpp>
 #include <loraplus/adapter/output_blocks.hpp>
 #include <loraplus/frozen/weight_view.hpp>
@@ -60,6 +61,7 @@ TEST_CASE("the gradients of an adapter in blocks of outputs, and of a bias of B"
   for (const Groups& groups :
        {Groups{true}, Groups{true, true}, Groups{false, true, true}, Groups{true, false, true}}) {
     for (const bool bias : {false, true}) {
+      if (bias && std::ranges::count(groups, false) > 0) continue;  // refused, see below
       for (const Index n : {1, 4}) {
         CAPTURE(groups.size(), bias, n);
         auto layer = with_groups(groups, bias);
@@ -77,15 +79,16 @@ TEST_CASE("one group of all outputs is the usual adapter, bit for bit") {
 }
 
 TEST_CASE("merged equals unmerged in blocks, and the outputs in no block are those of the weight") {
-  auto layer = with_groups({true, false, true}, true);
   const auto x = test::random_matrix<double>(5, 4, 3);
+  for (auto layer : {with_groups({true, false, true}), with_groups({true, true, true}, true)}) {
+    const Matrix<double> y = predict(layer, x);
+    layer.merge();
+    CHECK(test::relative_distance(predict(layer, x), y) < 1e-14);
+  }
+  const auto partly = with_groups({true, false, true});
   Matrix<double> base(6, 4);
-  layer.weight().forward(x, base);
-  const Matrix<double> y = predict(layer, x);
-  layer.merge();
-  CHECK(test::relative_distance(predict(layer, x), y) < 1e-14);
-  auto without_bias = with_groups({true, false, true});
-  CHECK((predict(without_bias, x).middleRows(2, 2) - base.middleRows(2, 2)).norm() == 0);
+  partly.weight().forward(x, base);
+  CHECK((predict(partly, x).middleRows(2, 2) - base.middleRows(2, 2)).norm() == 0);
 }
 
 TEST_CASE("T23, K8: a bias of B is scaled, and merges even where the weight has none") {
@@ -151,6 +154,24 @@ TEST_CASE("groups that are none, or do not divide the outputs, are refused") {
   CHECK_THROWS_AS(with_groups({false, false}), loraplus::ArgumentError);
   CHECK_THROWS_AS(with_groups({true, true, true, true}), loraplus::ArgumentError);
   CHECK_THROWS_AS(OutputBlocks::enabled(6, {}, 1), loraplus::ArgumentError);
+}
+
+TEST_CASE("what reaches all outputs is refused where not all groups are enabled") {
+  const auto refusal = [](const Groups& groups) {
+    return test::message_of<loraplus::ArgumentError>([&] { with_groups(groups, true); });
+  };
+  CHECK(test::contains(refusal({true, false, true}), "lora_bias reaches all outputs"));
+  std::mt19937_64 generator{1};
+  const loraplus::SharedWeight<double> weight(test::random_matrix<double>(6, 5, 1));
+  const auto dora = [&](const Groups& groups) {
+    LoraLinear{weight, {.rank = 2, .dora = true, .enabled_groups = groups}, generator};
+  };
+  CHECK(test::contains(test::message_of<loraplus::ArgumentError>([&] {
+                         dora({true, false, true});
+                       }),
+                       "dora scales all outputs"));
+  CHECK_NOTHROW(with_groups({true, true, true}, true));
+  CHECK_NOTHROW(dora({true, true, true}));
 }
 
 TEST_CASE("factors of blocks of the wrong shape are refused and nothing is changed") {

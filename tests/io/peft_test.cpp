@@ -279,6 +279,16 @@ TEST_CASE("an adapter that does not fit is refused with both shapes") {
 }
 
 // Of the configuration alone, so by the rule for a plain nn.Module of PyTorch.
+TEST_CASE("an alpha that is infinite as a float is refused with its file and module") {
+  const fs::path folder = test::fresh_folder("peft_infinite");
+  save_peft(folder, trained_network({.lora = {.rank = 2}, .targets = {"fc2"}}));
+  change_config(folder, {{"lora_alpha", 1e300}});
+  const auto refusal = test::message_of<FileError>([&] { load_peft(folder, base_network()); });
+  CHECK(contains(refusal, "adapter_config.json"));
+  CHECK(contains(refusal, "'fc2'"));
+  CHECK(contains(refusal, "the scaling must be finite"));
+}
+
 TEST_CASE("all-linear is every layer, in whatever case it is written") {
   const fs::path folder = test::fresh_folder("peft_all_linear");
   const auto network = trained_network({.lora = {.rank = 2}});

@@ -147,6 +147,44 @@ TEST_CASE("first factors with a bias of B are refused, with a bias of zero they 
   CHECK(adapted_layer(biased(0), "fc2").factors().has_bias());
 }
 
+TEST_CASE("T23: options that no initialisation follows are refused by name") {
+  const auto base = untouched_network<double>();
+  const auto refusal = [&](const loraplus::LoraOptions& lora) {
+    return test::message_of<loraplus::ArgumentError>(
+        [&] { adapt(base, {.lora = lora}, principal<double>); });
+  };
+  CHECK(test::contains(refusal({.lora_bias = true}), "without lora_bias"));
+  CHECK(test::contains(refusal({.enabled_groups = {true}}), "without enabled_groups"));
+}
+
+TEST_CASE("a layer that gets no ranks stays frozen") {
+  const auto base = untouched_network<double>();
+  const auto network = adapt(base, {.lora = {.bias = BiasMode::all}},
+                             [](const std::string& name, const Matrix<double>& w) {
+                               return name == "fc2"
+                                          ? Factors<double>{Matrix<double>(0, w.cols()),
+                                                            Matrix<double>(w.rows(), 0), 1}
+                                          : principal(name, w);
+                             });
+  using Frozen = loraplus::FrozenLinear<PackedWeight<double>>;
+  const auto* layer = network.layer("fc2").get_if<Frozen>();
+  REQUIRE(layer != nullptr);
+  CHECK(layer->trains_bias());
+  CHECK(adapted_layer(network, "fc3").rank() == 3);
+  CHECK(to_plain(base, network, network).layer("fc2").get_if<Frozen>() != nullptr);
+}
+
+TEST_CASE("a conversion leaves adapters in groups of outputs as they are") {
+  const auto base = untouched_network<double>();
+  std::mt19937_64 generator{1};
+  const auto initial = adapt(
+      base, {.lora = {.rank = 2, .enabled_groups = {true, false}}, .targets = {"fc3"}}, generator);
+  auto trained = initial;
+  train_on_noise(trained);
+  const auto x = test::random_matrix<double>(6, 5, 4);
+  CHECK(test::same_bits(predict(to_plain(base, trained, initial), x), predict(trained, x)));
+}
+
 TEST_CASE("a trained network is initialised as its frozen copy; its originals stay with it") {
   std::mt19937_64 generator{1};
   const auto trained = loraplus::make_mlp<float>({6, 9, 7, 4}, Activation::tanh, generator);

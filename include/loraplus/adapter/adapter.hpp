@@ -48,6 +48,9 @@ class Adapter {
     }
     if (!options.dora) return;
     if (factors_.has_bias()) raise<ArgumentError>("Adapter: dora has no place for lora_bias");
+    if (!factors_.blocks().reach_all()) {
+      raise<ArgumentError>("Adapter: dora scales all outputs, not the enabled groups alone");
+    }
     magnitude_.emplace(weight, factors_);
   }
 

@@ -42,19 +42,21 @@ class AdapterTable {
   /// Whether the active ones are computed.
   bool enabled() const { return enabled_; }
 
-  /// @throws ArgumentError unless all scales are finite then
+  /// @throws ArgumentError unless it is finite
   void set_common_scale(double scale) {
     require_finite(scale);
-    for (const Entry& entry : *entries_) {
-      require_finite(scale * entry.scale);
-    }
     common_scale_ = scale;
   }
   /// Whether the active ones are computed from now on.
   void set_enabled(bool enabled) { enabled_ = enabled; }
 
   /// What multiplies the scaling of an entry, all in all.
-  double scale_of(const Entry& entry) const { return entry.scale * common_scale_; }
+  /// @throws NonFiniteError unless their product is finite
+  Scalar scale_of(const Entry& entry) const {
+    const auto scale = static_cast<Scalar>(entry.scale * common_scale_);
+    if (std::isfinite(scale * entry.adapter->factors().scaling())) return scale;
+    raise<NonFiniteError>("the scalings of '" + entry.name + "' have a product that is not finite");
+  }
 
   /// Whether there is an adapter of this name.
   bool contains(std::string_view name) const {
@@ -95,7 +97,6 @@ class AdapterTable {
   /// @param scale finite; 1 is that of construction @throws ArgumentError
   void set_scale(std::string_view name, double scale) {
     require_finite(scale);
-    require_finite(scale * common_scale_);
     edit(name, [&](Entry& entry) { entry.scale = scale; });
   }
 

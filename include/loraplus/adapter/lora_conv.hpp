@@ -103,4 +103,7 @@ class LoraConv : public ConvLayer<LoraLinear<Frozen>> {
               options}) {}
 };
 
+template <FrozenWeight Frozen, RandomBits Generator>
+LoraConv(Frozen, const ConvGeometry&, const LoraOptions&, Generator&) -> LoraConv<Frozen>;
+
 }  // namespace loraplus

@@ -3,6 +3,7 @@
 
 #include <loraplus/adapter/lora_conv.hpp>
 #include <loraplus/adapter/lora_set.hpp>
+#include <loraplus/frozen/same_weight.hpp>
 
 namespace loraplus::inline v0_1 {
 
@@ -37,7 +38,8 @@ class LoraConvSet : public ConvLayer<LoraSet<Frozen>> {
     set().add(name, options, generator);
   }
   /// A copy of the adapter of another layer over this weight, for images of whatever size.
-  /// @throws as LoraSet::add, and ArgumentError if the layer is another convolution
+  /// @throws as LoraSet::add, and ArgumentError if the layer is another convolution, stands on
+  /// another weight, or has a trained bias, which belongs to the weight that all adapters share
   void add(const std::string& name, const LoraConv<Frozen>& layer) {
     ConvGeometry geometry = layer.geometry();
     geometry.height.size = Base::geometry().height.size;
@@ -46,6 +48,11 @@ class LoraConvSet : public ConvLayer<LoraSet<Frozen>> {
       raise<ArgumentError>("LoraConvSet: '" + name +
                            "' is an adapter for a convolution of another geometry");
     }
+    if (layer.layer().trains_bias()) {
+      raise<ArgumentError>("LoraConvSet: '" + name +
+                           "' has a trained bias, which all other adapters would have to share");
+    }
+    detail::require_same_weight("LoraConvSet: '" + name + "'", weight(), layer.weight());
     set().add(name, layer.layer().adapter());
   }
 
@@ -63,5 +70,8 @@ class LoraConvSet : public ConvLayer<LoraSet<Frozen>> {
     set().assign(cache.layer, names, positions);
   }
 };
+
+template <FrozenWeight Frozen>
+LoraConvSet(Frozen, const ConvGeometry&) -> LoraConvSet<Frozen>;
 
 }  // namespace loraplus

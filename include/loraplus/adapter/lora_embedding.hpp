@@ -10,6 +10,21 @@ namespace loraplus::inline v0_1 {
 inline constexpr FactorNames embedding_factors{"lora_embedding_A", "lora_embedding_B",
                                                Role::embedding, Role::embedding};
 
+namespace detail {
+
+/// @throws ArgumentError if the adapter has what an embedding does not have
+template <typename Scalar>
+void require_embedding(const std::string& where, const Adapter<Scalar>& adapter) {
+  const auto refuse = [&](bool found, const char* what) {
+    if (found) raise<ArgumentError>(where + ": an embedding has no " + what);
+  };
+  refuse(adapter.dropout() > 0, "dropout: its inputs are tokens");
+  refuse(adapter.factors().has_bias(), "lora_bias");
+  refuse(!adapter.factors().blocks().is_whole(), "groups of outputs");
+}
+
+}  // namespace detail
+
 /// A frozen embedding with a low-rank adapter: for a token t
 ///
 ///     y = W[:, t] + s B A[:, t]
@@ -26,7 +41,8 @@ class LoraEmbedding {
   struct Cache {
     /// That of the adapter.
     typename Adapter<Scalar>::Cache adapter;
-    Index samples = -1;  ///< of the last forward pass through the adapter
+    Index samples = -1;                      ///< of the last forward pass through the adapter
+    std::shared_ptr<const char> owner = {};  ///< the identity of the layer of that pass
   };
 
   /// @throws ArgumentError if an option is out of its range, or is dropout, lora_bias or a
@@ -42,10 +58,11 @@ class LoraEmbedding {
 
   /// With an adapter that was made for a weight of this shape, as a LoraEmbeddingSet has them. With
   /// DoRA the weight must be the same: its norms are in the adapter.
-  /// @throws ShapeError
+  /// @throws ShapeError, ArgumentError if the adapter has what an embedding does not have
   LoraEmbedding(Frozen weight, Adapter<Scalar> adapter)
       : weight_(std::move(weight)), adapter_(std::move(adapter)) {
     adapter_.require_fits("LoraEmbedding", weight_.out_features(), vocabulary());
+    detail::require_embedding("LoraEmbedding", adapter_);
     adapter_.factors().hold_gradients();
   }
 
@@ -112,20 +129,23 @@ class LoraEmbedding {
     weight_.lookup(tokens, y);
     adapter_.project(tokens, Scalar(1), cache.adapter);
     adapter_.add(weight_, y, Scalar(1), cache.adapter);
+    if (cache.owner != identity_) cache.owner = identity_;
     cache.samples = n;
   }
 
   /// Adds the gradients of A, B and m. @param tokens those of the forward pass, @param dy out x n
-  /// @throws ShapeError, StateError if the layer is merged or n is not that of the forward pass
+  /// @throws ShapeError, StateError if the layer is merged, or the forward pass was of another
+  /// layer or another n
   void backward(std::span<const Index> tokens, ConstMatrixView<Scalar> dy, Cache& cache) {
     const auto n = static_cast<Index>(tokens.size());
     require_shape("LoraEmbedding::backward", "dy", dy, out_features(), n);
     require_tokens("LoraEmbedding::backward", tokens, vocabulary());
     if (!enabled_) return;
     require_unmerged("backward");
-    if (cache.samples != n) {
+    if (cache.samples != n || cache.owner != identity_) {
       raise<StateError>("LoraEmbedding::backward: " + std::to_string(n) +
-                        " tokens do not follow a forward pass of as many with this cache");
+                        " tokens do not follow a forward pass of as many through this layer with "
+                        "this cache");
     }
     const ConstMatrixView<Scalar> g = adapter_.backward_magnitude(dy, cache.adapter);
     adapter_.backward_factors(tokens, g, Scalar(1), cache.adapter, padding_);
@@ -194,6 +214,11 @@ class LoraEmbedding {
   bool enabled_ = true;
   Index padding_ = -1;                          // a token, or none
   std::optional<SharedWeight<Scalar>> merged_;  // W + s B A
+  // One for a layer and its copies, which have all shapes in common.
+  std::shared_ptr<const char> identity_ = std::make_shared<const char>();
 };
+
+template <LookupWeight Frozen, RandomBits Generator>
+LoraEmbedding(Frozen, const LoraOptions&, Generator&) -> LoraEmbedding<Frozen>;
 
 }  // namespace loraplus

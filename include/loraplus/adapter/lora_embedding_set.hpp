@@ -3,6 +3,7 @@
 
 #include <loraplus/adapter/lora_embedding.hpp>
 #include <loraplus/adapter/lora_set.hpp>
+#include <loraplus/frozen/same_weight.hpp>
 
 namespace loraplus::inline v0_1 {
 
@@ -31,17 +32,19 @@ class LoraEmbeddingSet : public LoraSet<Frozen> {
   /// An adapter that was made for this weight. @throws as LoraSet::add, and ArgumentError if it has
   /// what an embedding does not have
   void add(const std::string& name, Adapter<Scalar> adapter) {
-    require_embedding(name, adapter);
+    detail::require_embedding("LoraEmbeddingSet: '" + name + "'", adapter);
     Base::add(name, std::move(adapter));
   }
-  /// A copy of the adapter of another layer over this weight. @throws as LoraSet::add
+  /// A copy of the adapter of another layer over this weight. @throws as LoraSet::add, and
+  /// ArgumentError if the layer stands on another weight
   void add(const std::string& name, const LoraEmbedding<Frozen>& layer) {
+    detail::require_same_weight("LoraEmbeddingSet: '" + name + "'", Base::weight(), layer.weight());
     Base::add(name, layer.adapter());
   }
 
   /// As LoraSet::replace. @throws as there, and as add
   void replace(const std::string& name, Adapter<Scalar> adapter) {
-    require_embedding(name, adapter);
+    detail::require_embedding("LoraEmbeddingSet: '" + name + "'", adapter);
     Base::replace(name, std::move(adapter));
   }
 
@@ -85,13 +88,10 @@ class LoraEmbeddingSet : public LoraSet<Frozen> {
   }
 
  private:
-  static void require_embedding(const std::string& name, const Adapter<Scalar>& adapter) {
-    if (adapter.dropout() == 0 && !adapter.factors().has_bias()) return;
-    raise<ArgumentError>("LoraEmbeddingSet: '" + name +
-                         "' has dropout or lora_bias, which an embedding does not have");
-  }
-
   Index padding_ = -1;  // a token, or none
 };
+
+template <LookupWeight Frozen>
+LoraEmbeddingSet(Frozen) -> LoraEmbeddingSet<Frozen>;
 
 }  // namespace loraplus

@@ -47,8 +47,9 @@ class LoraLinear {
   struct Cache {
     /// That of the adapter.
     typename Adapter<Scalar>::Cache adapter;
-    Index samples = -1;          ///< of the last forward pass through the adapter
-    Plan plan = Plan::unmerged;  ///< of that pass
+    Index samples = -1;                 ///< of the last forward pass through the adapter
+    Plan plan = Plan::unmerged;         ///< of that pass
+    std::shared_ptr<const char> owner;  ///< the identity of the layer of that pass
     std::optional<detail::MergedCopy<Frozen>> merged;  ///< with the merged plan only
     /// That of the frozen weight.
     typename FrozenLinear<Frozen>::Cache base;
@@ -195,7 +196,8 @@ class LoraLinear {
 
   /// Adds the gradients of A, B, m and a trained bias; `x` and `cache` are those of the forward
   /// pass. @param x in x n, @param dy out x n
-  /// @throws ShapeError, StateError if the layer is merged or n is not that of the forward pass
+  /// @throws ShapeError, StateError if the layer is merged, or the forward pass was of another
+  /// layer or another n
   void backward(ConstMatrixView<Scalar> x, ConstMatrixView<Scalar> dy, Cache& cache) {
     backward_parameters(x, dy, cache);
   }
@@ -228,8 +230,7 @@ class LoraLinear {
   /// there is none. @throws NonFiniteError if it is not finite
   Vector<Scalar> merged_bias() const {
     Vector<Scalar> merged = bias();
-    if (!factors().has_bias()) return merged;
-    if (merged.size() == 0) merged.setZero(out_features());
+    if (factors().has_bias() && merged.size() == 0) merged.setZero(out_features());
     factors().add_bias(merged);
     if (!merged.allFinite()) raise<NonFiniteError>("LoraLinear: the merged bias is not finite");
     return merged;
@@ -287,6 +288,7 @@ class LoraLinear {
       factors().add_bias(y);
     }
     base_.add_trained_bias(y);
+    if (cache.owner != identity_) cache.owner = identity_;
     cache.samples = x.cols();
   }
 
@@ -383,9 +385,10 @@ class LoraLinear {
   }
 
   void require_forward_pass(Index samples, const Cache& cache) const {
-    if (cache.samples != samples) {
+    if (cache.samples != samples || cache.owner != identity_) {
       raise<StateError>("LoraLinear::backward: a batch of " + std::to_string(samples) +
-                        " samples does not follow a forward pass of as many with this cache");
+                        " samples does not follow a forward pass of as many through this layer "
+                        "with this cache");
     }
   }
 
@@ -402,8 +405,11 @@ class LoraLinear {
   Plan plan_ = Plan::automatic;
   Index samples_per_update_ = 0;                // 0: those of each batch
   std::optional<SharedWeight<Scalar>> merged_;  // W + s B A
-  // One for a layer and its copies, which have W and s in common.
+  // One for a layer and its copies, which have W, s and all shapes in common.
   std::shared_ptr<const char> identity_ = std::make_shared<const char>();
 };
+
+template <FrozenWeight Frozen, RandomBits Generator>
+LoraLinear(Frozen, const LoraOptions&, Generator&) -> LoraLinear<Frozen>;
 
 }  // namespace loraplus

@@ -48,7 +48,8 @@ struct LoraOptions {
   bool lora_bias = false;  ///< a bias on B too: y += s (B A x + b)
   bool dora = false;       ///< weight-decomposed (Liu et al., "DoRA"): see Magnitude
   /// The outputs in so many equal groups, of which only these are adapted, by `rank` ranks each
-  /// (MergedLinear of loralib). Empty: all outputs, one group.
+  /// (MergedLinear of loralib). Empty: all outputs, one group. Where not all are enabled there is
+  /// neither lora_bias nor dora, which reach all outputs.
   std::vector<bool> enabled_groups = {};
 };
 

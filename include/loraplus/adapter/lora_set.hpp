@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <loraplus/adapter/set_input.hpp>
 #include <loraplus/adapter/set_scopes.hpp>
 #include <loraplus/adapter/set_terms.hpp>
 #include <mutex>
@@ -45,8 +46,13 @@ class LoraSet {
     bool has_x = true;          ///< false where all inputs are tokens
   };
 
-  /// The weight with some adapters in it.
-  using Merged = std::shared_ptr<const detail::MergedAdapters<Scalar>>;
+  /// A merge that was prepared, and the state that it was prepared from.
+  struct PreparedMerge {
+    /// The adapters as they were.
+    std::shared_ptr<const detail::SetState<Scalar>> from;
+    /// The weight with some of them in it.
+    std::shared_ptr<const detail::MergedAdapters<Scalar>> merged;
+  };
 
   /// A weight without adapters yet.
   explicit LoraSet(Frozen weight)
@@ -134,7 +140,8 @@ class LoraSet {
   /// Whether there is an adapter of this name.
   bool contains(std::string_view name) const { return state()->table.contains(name); }
 
-  /// The adapter of this name, to be looked at, or trained while no other thread computes with it.
+  /// The adapter of this name, to be looked at, or trained while no other thread computes with it
+  /// and it is not merged. Another one in its place is for `replace`.
   /// @throws ArgumentError that lists the names there are
   std::shared_ptr<Adapter<Scalar>> at(std::string_view name) const {
     return state()->table.at(name).adapter;
@@ -195,17 +202,23 @@ class LoraSet {
     });
   }
 
-  /// What `merge` would put in its place, or null for no names: to let several sets merge together
-  /// or not at all. @param where begins the message of an error @throws as merge, but for the order
-  Merged prepare_merge(const std::vector<std::string>& names,
-                       std::string_view where) const requires DenseWeight<Frozen> {
-    return detail::merged_with(weight_, *state(), names, where);
+  /// What `merge` would put in its place: to let several sets merge together or not at all.
+  /// @param where begins the message of an error @throws as merge, but for the order
+  PreparedMerge prepare_merge(const std::vector<std::string>& names,
+                              std::string_view where) const requires DenseWeight<Frozen> {
+    PreparedMerge prepared{state(), nullptr};
+    prepared.merged = detail::merged_with(weight_, *prepared.from, names, where);
+    return prepared;
   }
-  /// Puts in its place what was prepared, if the set was not changed since.
-  /// @throws StateError for another order with DoRA
-  void commit_merge(Merged prepared) {
-    if (!prepared) return;
-    update([&](State& next) { next.merged = std::move(prepared); });
+  /// Puts in its place what was prepared.
+  /// @throws StateError if the set was changed since, or for another order with DoRA
+  void commit_merge(PreparedMerge prepared) {
+    update([&](State& next) {
+      if (prepared.from != state()) {
+        raise<StateError>("LoraSet: the set was changed after this merge was prepared");
+      }
+      next.merged = std::move(prepared.merged);
+    });
   }
 
   /// Forgets what was merged: the weight is the frozen one, bit for bit.
@@ -264,7 +277,8 @@ class LoraSet {
   void release(Cache& cache) const { cache.fixed.reset(); }
 
   /// Evaluation without a generator, training with one. @param x in x n, @param y out x n
-  /// @throws ShapeError; StateError for training while merged, with an adapter for each sample, or
+  /// @throws ShapeError; NonFiniteError if the scalings of an adapter have a product that is not
+  /// finite; StateError for training while merged, with an adapter for each sample, or
   /// with dropout and DoRA in one adapter, which LoraLinear trains
   template <RandomBits... Generator>
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache,
@@ -368,44 +382,12 @@ class LoraSet {
     require_tokens(where, tokens, in_features());
   }
 
-  static Index samples_of(ConstMatrixView<Scalar> x) { return x.cols(); }
-  static Index samples_of(std::span<const Index> tokens) {
-    return static_cast<Index>(tokens.size());
-  }
-
-  template <typename Weight>
-  static void product(const Weight& weight, ConstMatrixView<Scalar> x, MatrixView<Scalar> y) {
-    weight.forward(x, y);
-  }
-  template <typename Weight>
-  static void product(const Weight& weight, std::span<const Index> tokens, MatrixView<Scalar> y) {
-    weight.lookup(tokens, y);
-  }
-
-  /// Some samples of a batch.
-  static ConstMatrixView<Scalar> gather(ConstMatrixView<Scalar> x,
-                                        const std::vector<Index>& samples, Cache& cache) {
-    cache.x.resize(x.rows(), cache.largest_batch);  // as it is, but in a cache for tokens
-    for (std::size_t i = 0; i < samples.size(); ++i) {
-      cache.x.col(static_cast<Index>(i)) = x.col(samples[i]);
-    }
-    return cache.x.leftCols(static_cast<Index>(samples.size()));
-  }
-  static std::span<const Index> gather(std::span<const Index> tokens,
-                                       const std::vector<Index>& samples, Cache& cache) {
-    cache.tokens.clear();
-    for (const Index sample : samples) {
-      cache.tokens.push_back(tokens[static_cast<std::size_t>(sample)]);
-    }
-    return cache.tokens;
-  }
-
   /// @param input x in x n, or n tokens
   template <typename Input, RandomBits... Generator>
   void forward_batch(Input input, MatrixView<Scalar> y, Cache& cache,
                      Generator&... generator) const {
     constexpr bool is_training = sizeof...(Generator) == 1;
-    const Index n = samples_of(input);
+    const Index n = detail::samples_of(input);
     require_input("LoraSet::forward", input);
     require_shape("LoraSet::forward", "y", y, out_features(), n);
     require_cache(cache);
@@ -413,7 +395,7 @@ class LoraSet {
     const auto now = cache.fixed ? cache.fixed : state();
     cache.samples = -1;
     cache.is_enabled = now->table.enabled();
-    if (!cache.is_enabled) return product(weight_, input, y);
+    if (!cache.is_enabled) return detail::product(weight_, input, y);
     if (is_training && cache.assigned >= 0) {
       raise<StateError>("LoraSet: samples with adapters of their own are for evaluation only");
     }
@@ -421,9 +403,9 @@ class LoraSet {
     if (cache.assigned >= 0) return forward_assigned(*now, input, y, cache);
     detail::use_active(*now, cache.largest_batch, cache.terms);
     if (now->merged) {
-      product(now->merged->weight, input, y);
+      detail::product(now->merged->weight, input, y);
     } else {
-      product(weight_, input, y);
+      detail::product(weight_, input, y);
       cache.samples = n;
     }
     for (auto& term : cache.terms) {
@@ -435,19 +417,19 @@ class LoraSet {
   /// The product of the weight for all samples at once, then each adapter for its own.
   template <typename Input>
   void forward_assigned(const State& now, Input input, MatrixView<Scalar> y, Cache& cache) const {
-    if (samples_of(input) != cache.assigned) {
-      raise<ShapeError>("LoraSet::forward: a batch of " + std::to_string(samples_of(input)) +
-                        " samples, but adapters were assigned to " +
-                        std::to_string(cache.assigned));
+    if (detail::samples_of(input) != cache.assigned) {
+      raise<ShapeError>(
+          "LoraSet::forward: a batch of " + std::to_string(detail::samples_of(input)) +
+          " samples, but adapters were assigned to " + std::to_string(cache.assigned));
     }
-    product(weight_, input, y);
+    detail::product(weight_, input, y);
     for (auto& term : cache.terms) {
-      const Input part = gather(input, term.samples, cache);
-      auto y_part = cache.y.leftCols(samples_of(part));  // out x samples of the adapter
+      const Input part = detail::gather(input, term.samples, cache);
+      auto y_part = cache.y.leftCols(detail::samples_of(part));  // out x samples of the adapter
       for (std::size_t i = 0; i < term.samples.size(); ++i) {
         y_part.col(static_cast<Index>(i)) = y.col(term.samples[i]);
       }
-      term.scale = static_cast<Scalar>(now.table.scale_of(term.entry));
+      term.scale = now.table.scale_of(term.entry);
       term.entry.adapter->project(part, term.scale, term.cache);
       term.entry.adapter->add(weight_, y_part, term.scale, term.cache);
       for (std::size_t i = 0; i < term.samples.size(); ++i) {
@@ -461,7 +443,7 @@ class LoraSet {
   template <typename Input, typename... Padding>
   ConstMatrixView<Scalar> backward_batch(Input input, ConstMatrixView<Scalar> dy, Cache& cache,
                                          Padding... padding) {
-    const Index n = samples_of(input);
+    const Index n = detail::samples_of(input);
     require_input("LoraSet::backward", input);
     require_shape("LoraSet::backward", "dy", dy, out_features(), n);
     require_cache(cache);
@@ -490,5 +472,8 @@ class LoraSet {
   Index patch_groups_ = 0;  // of outputs, on patches; 0: the inputs are no patches
   std::unique_ptr<Shared> shared_;
 };
+
+template <FrozenWeight Frozen>
+LoraSet(Frozen) -> LoraSet<Frozen>;
 
 }  // namespace loraplus

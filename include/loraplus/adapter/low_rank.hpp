@@ -37,7 +37,8 @@ class LowRank {
 
   /// One factor is drawn from the generator in storage order (A row by row, B column by column),
   /// the other is zero; see Initialization.
-  /// @throws ArgumentError if an option is out of its range
+  /// @throws ArgumentError if an option is out of its range, or is lora_bias where not all groups
+  /// of outputs are enabled
   template <RandomBits Generator>
   LowRank(Index out, Index in, const LoraOptions& options, Generator& generator)
       : LowRank(blocks_of(out, validate(options)), in, options, generator) {}
@@ -63,7 +64,8 @@ class LowRank {
   }
 
   /// From what was trained elsewhere; rank, scaling and bias are its own.
-  /// @throws ShapeError if its shapes do not fit together, ArgumentError if the rank is 0
+  /// @throws ShapeError if its shapes do not fit together, ArgumentError if the rank is 0 or the
+  /// scaling is not finite
   explicit LowRank(const Factors<Scalar>& trained)
       : LowRank(OutputBlocks::whole(trained.out_features(), trained.rank()), trained) {}
 
@@ -253,6 +255,11 @@ class LowRank {
         scaling_(scaling),
         a_(RowMajorMatrix<Scalar>::Zero(blocks_.rank(), in)),
         bias_(Vector<Scalar>::Zero(has_bias ? blocks_.out_features() : 0)) {
+    require_argument(std::isfinite(scaling), "LowRank", "the scaling must be finite",
+                     static_cast<double>(scaling));
+    if (has_bias && !blocks_.reach_all()) {
+      raise<ArgumentError>("LowRank: lora_bias reaches all outputs, not the enabled groups alone");
+    }
     for (const OutputBlock& block : blocks_.blocks()) {
       b_.push_back(Matrix<Scalar>::Zero(block.size, blocks_.block_rank()));
     }

@@ -73,7 +73,9 @@ class OutputBlocks {
   /// The ranks of all blocks: rows of A.
   Index rank() const { return block_rank_ * static_cast<Index>(blocks_.size()); }
   /// Whether one block reaches all outputs.
-  bool is_whole() const { return blocks_.size() == 1 && blocks_[0].size == out_; }
+  bool is_whole() const { return blocks_.size() == 1 && reach_all(); }
+  /// Whether every output is in a block.
+  bool reach_all() const { return adapted_outputs() == out_; }
   /// Whether the same ranks reach the same outputs.
   bool operator==(const OutputBlocks&) const = default;
 

@@ -22,6 +22,9 @@ class DisabledScope {
   bool before_;
 };
 
+template <typename Set>
+DisabledScope(Set&) -> DisabledScope<Set>;
+
 /// While it lives, the scaling of all adapters of a set, or of a network of sets, is multiplied.
 /// What was merged meanwhile has that scale in it, and is unmerged with its end.
 template <typename Set>
@@ -45,5 +48,8 @@ class ScaledScope {
   Set& set_;
   double before_;
 };
+
+template <typename Set>
+ScaledScope(Set&, double) -> ScaledScope<Set>;
 
 }  // namespace loraplus

@@ -87,7 +87,7 @@ MergedAdapters<typename Frozen::Scalar> merge_adapters(
   Vector<Scalar> extra = Vector<Scalar>::Zero(weight.out_features());
   for (const std::string& name : names) {
     const auto& entry = table.at(name);
-    entry.adapter->merge_into(w0, w, extra, static_cast<Scalar>(table.scale_of(entry)));
+    entry.adapter->merge_into(w0, w, extra, table.scale_of(entry));
     if (!w.allFinite() || !(b0 + extra).allFinite()) {
       raise<NonFiniteError>(std::string(where) + ": with '" + name +
                             "' the merged weight is not finite");

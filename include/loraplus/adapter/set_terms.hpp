@@ -27,8 +27,8 @@ void use_active(const SetState<Scalar>& state, Index largest_batch, SetTerms<Sca
     const auto& entry = state.table.at(name);
     if (count == terms.size()) terms.push_back({});
     auto& term = terms[count++];
-    term.scale = static_cast<Scalar>(state.table.scale_of(entry));
-    if (term.entry.adapter == entry.adapter) {
+    term.scale = state.table.scale_of(entry);
+    if (term.entry.adapter == entry.adapter && entry.adapter->fits(term.cache)) {
       entry.adapter->reserve(term.cache, largest_batch);
     } else {
       term.entry = entry;
@@ -64,7 +64,8 @@ void use_assigned(const AdapterTable<Scalar>& table, std::span<const std::string
   for (auto& term : terms) {
     const auto samples = static_cast<Index>(term.samples.size());
     const auto kept = std::ranges::lower_bound(before, adapter_of(term), {}, adapter_of);
-    if (kept == before.end() || adapter_of(*kept) != adapter_of(term)) {
+    if (kept == before.end() || adapter_of(*kept) != adapter_of(term) ||
+        !term.entry.adapter->fits(kept->cache)) {
       term.cache = term.entry.adapter->make_cache(samples);
     } else {
       term.cache = std::move(kept->cache);

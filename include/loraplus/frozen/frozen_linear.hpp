@@ -117,4 +117,7 @@ class FrozenLinear {
   Vector<Scalar> bias_gradient_;  // the same
 };
 
+template <FrozenWeight Weight>
+FrozenLinear(Weight) -> FrozenLinear<Weight>;
+
 }  // namespace loraplus

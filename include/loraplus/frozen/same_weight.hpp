@@ -46,4 +46,14 @@ bool is_same_weight(const Weight& weight, const Weight& other) {
          is_same_product(fixed_product(weight), fixed_product(other));
 }
 
+/// @throws ArgumentError unless an adapter's weight is this one, to rounding
+template <FrozenWeight Weight>
+void require_same_weight(const std::string& where, const Weight& weight, const Weight& adapted) {
+  if (is_same_weight(weight, adapted)) return;
+  raise<ArgumentError>(
+      where +
+      " stands on another frozen weight than here: after an initialisation that "
+      "changed it (PiSSA, ...) it is what to_plain makes of the adapter that fits");
+}
+
 }  // namespace loraplus::detail

@@ -147,6 +147,16 @@ void load_adapter(const std::string& module, Layer& layer, PeftTensors& tensors)
   }
 }
 
+/// What `make` makes of a module. @throws FileError for what an adapter of it cannot be
+template <typename Make>
+auto made_for(const std::string& config_name, const std::string& module, Make&& make) {
+  try {
+    return make();
+  } catch (const ArgumentError& error) {
+    throw FileError(config_name + ": '" + module + "': " + error.what());
+  }
+}
+
 template <FrozenWeight Weight>
 AdaptedLayer<Weight> load_adapted(const Weight& weight, const std::string& module,
                                   const LoraOptions& options, PeftTensors& tensors) {
@@ -257,7 +267,9 @@ LoadedPeft<Weight> load_peft(const std::filesystem::path& folder, const FrozenMl
     }
     const Weight& weight = stage.layer.weight();
     if (is_target(config.modules, stage.name)) {
-      return detail::load_adapted(weight, stage.name, config.options_for(stage.name), tensors);
+      return detail::made_for(files.config_name, stage.name, [&] {
+        return detail::load_adapted(weight, stage.name, config.options_for(stage.name), tensors);
+      });
     }
     return detail::load_frozen(weight, stage.name, config.bias, tensors);
   });

@@ -94,11 +94,9 @@ class PeftModules {
         throw FileError(files.config_name + ": 'target_modules' does not name '" + module.name +
                         "'");
       }
-      try {
-        prepared.push_back(module.prepare(config.options_for(module.name), tensors));
-      } catch (const ArgumentError& error) {  // what the layer cannot be
-        throw FileError(files.config_name + ": '" + module.name + "': " + error.what());
-      }
+      prepared.push_back(detail::made_for(files.config_name, module.name, [&] {
+        return module.prepare(config.options_for(module.name), tensors);
+      }));
     }
     for (const auto& put : prepared) {
       put();

@@ -283,7 +283,8 @@ inline PeftConfig base_config(const SavePeftOptions& options) {
 ///
 /// The frozen weights are not saved, and adapters are loaded over those that the base of the reader
 /// has. A network that stands on other ones, as after an initialisation that changed them (PiSSA,
-/// ...), is saved by way of to_plain: here nobody can tell.
+/// ...), is saved by way of to_plain: here nobody can tell. An adapter that is disabled is saved as
+/// any other, as the folder has no word for it.
 /// @param base the configuration that the adapter was loaded with: what the network does not know
 /// (base_model_name_or_path, task_type, init_lora_weights, use_rslora, fan_in_fan_out) is taken
 /// from it, and modules, ranks and alphas in its words where these still say what the network is;

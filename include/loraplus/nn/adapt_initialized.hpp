@@ -44,6 +44,16 @@ Weight residual_weight(const Weight& weight, const Matrix<typename Weight::Scala
   }
 }
 
+/// @throws ArgumentError if the options ask for what factors of an initialisation have not
+inline void require_plain_factors(const LoraOptions& options) {
+  const auto refuse = [](bool asked, const char* what) {
+    if (!asked) return;
+    raise<ArgumentError>(std::string("adapt: an initialisation makes factors without ") + what);
+  };
+  refuse(options.lora_bias, "lora_bias");
+  refuse(!options.enabled_groups.empty(), "enabled_groups");
+}
+
 /// @throws ArgumentError if the factors add a bias to a layer of this name, which no residual
 /// weight takes away
 template <typename Scalar>
@@ -66,16 +76,17 @@ void require_unmerged(const std::string& name, const LoraLinear<Weight>& layer) 
 template <FrozenWeight Weight>
 LoraLinear<Weight> plain_layer(const Weight& weight, LoraLinear<Weight> trained,
                                const LoraLinear<Weight>& initial) {
+  using Scalar = typename Weight::Scalar;
   const auto start = initial.factors().factors();
-  auto factors = trained.factors().factors();
-  if (!starts_at_zero(start)) factors = to_plain(factors, start);
-  LoraLinear<Weight> plain(weight, factors,
+  LowRank<Scalar> factors = trained.factors();
+  if (!starts_at_zero(start)) factors = LowRank<Scalar>(to_plain(factors.factors(), start));
+  LoraLinear<Weight> plain(weight, std::move(factors),
                            {.dropout = trained.dropout(),
                             .bias = trained.trains_bias() ? BiasMode::lora_only : BiasMode::none,
                             .dora = trained.magnitude() != nullptr});
   // W_res + s B A and what is converted are the same rows, so they have the same magnitudes.
   if (trained.magnitude() != nullptr) plain.set_magnitude(trained.magnitude()->values());
-  const Vector<typename Weight::Scalar> bias = trained.bias();
+  const Vector<Scalar> bias = trained.bias();
   plain.visit_parameters([&](auto parameter) {
     if (parameter.name == "bias") parameter.value = bias.array();
   });
@@ -92,17 +103,22 @@ LoraLinear<Weight> plain_layer(const Weight& weight, LoraLinear<Weight> trained,
 /// An adapted layer whose s B A does not start at zero stands on a weight of its own, residual(w,
 /// factors), so that the network computes what it did, to rounding; the others share theirs with
 /// the network, which is left as it is. Rank and scaling are those of the factors; of the options'
-/// `lora`, dropout, bias and dora are asked. Keep a copy of the result: with it `to_plain` takes
-/// the trained network back to the untouched weights.
-/// @throws ArgumentError as adapt, or if factors have a bias of B that is not zero; ShapeError if
-/// they do not fit; and what `initialize` throws
+/// `lora`, dropout, bias and dora are asked. A layer for which it makes factors of rank 0, as EVA
+/// may give out, stays frozen. Keep a copy of the result: with it `to_plain` takes the trained
+/// network back to the untouched weights.
+/// @throws ArgumentError as adapt, if lora_bias or enabled_groups are asked for, or if factors have
+/// a bias of B that is not zero; ShapeError if they do not fit; and what `initialize` throws
 template <RemadeWeight Weight, InitializesFactors<typename Weight::Scalar> Initialize>
 AdaptedMlp<Weight> adapt(const FrozenMlp<Weight>& network, const AdaptOptions& options,
                          Initialize&& initialize) {
-  return detail::adapt_layers(network, options, [&](const auto& stage) {
+  detail::require_plain_factors(options.lora);
+  return detail::adapt_layers(network, options, [&](const auto& stage) -> AdaptedLayer<Weight> {
     const Weight& weight = stage.layer.weight();
     const Matrix<typename Weight::Scalar> w = to_matrix(weight);
     const Factors<typename Weight::Scalar> factors = initialize(stage.name, w);
+    if (factors.rank() == 0) {
+      return FrozenLinear<Weight>(weight, options.lora.bias == BiasMode::all);
+    }
     detail::require_no_start_bias(stage.name, factors);
     return LoraLinear<Weight>(detail::residual_weight(weight, w, factors), factors, options.lora);
   });

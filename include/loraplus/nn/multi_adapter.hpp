@@ -37,7 +37,8 @@ class MultiAdapterMlp {
   /// The layers; to be changed through this network only.
   const Layers& layers() const { return layers_; }
 
-  /// The adapters of a network that was adapted from the same base; they are copied. After an
+  /// The adapters of a network that was adapted from the same base; they are copied. A layer whose
+  /// adapter is disabled counts as one without, as in `merged`. After an
   /// initialisation that changed the weights (PiSSA, ...) it is to_plain that gives such a network.
   /// @throws ArgumentError if the name is taken, the layers are called differently, or one is
   /// trained in full, has a trained bias, which belong to a network and not to an adapter, or
@@ -144,9 +145,6 @@ class MultiAdapterMlp {
       raise<StateError>("MultiAdapterMlp: adapters that are merged cannot be scaled");
     }
     require_finite_scale(scale);
-    for (const auto& [name, own] : scales_) {
-      require_finite_scale(scale * own);
-    }
     for (auto& stage : layers_.stages()) {
       stage.layer.set_common_scale(scale);
     }
@@ -164,7 +162,6 @@ class MultiAdapterMlp {
     const std::lock_guard lock(*mutex_);
     require_not_merged(name);
     require_finite_scale(scale);
-    require_finite_scale(scale * common_scale());
     for (auto& stage : layers_.stages()) {
       if (stage.layer.contains(name)) stage.layer.set_scale(name, scale);
     }
@@ -243,9 +240,11 @@ class MultiAdapterMlp {
   }
 
   /// @param x in x n, @param y out x n
-  /// @throws ShapeError, StateError if the cache was made by another network
+  /// @throws ShapeError, StateError if the cache was made by another network, NonFiniteError if the
+  /// scalings of an active adapter have a product that is not finite
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
     fix(cache);
+    const ReleasedAfter pass{*this, cache};
     layers_.forward(x, y, cache.layers);
   }
 
@@ -272,6 +271,17 @@ class MultiAdapterMlp {
       layers_.stages()[i].layer.fix(cache.layers[i].layer);
     }
   }
+
+  /// With its end a pass keeps no adapters that are gone meanwhile, however it ends.
+  struct ReleasedAfter {
+    const MultiAdapterMlp& network;
+    Cache& cache;
+    ~ReleasedAfter() {
+      for (std::size_t i = 0; i < cache.layers.size(); ++i) {
+        network.layers_.stages()[i].layer.release(cache.layers[i].layer);
+      }
+    }
+  };
 
   void require_cache(const Cache& cache) const {
     if (cache.layers.size() == layers_.stages().size()) return;
@@ -301,7 +311,7 @@ class MultiAdapterMlp {
     for (std::size_t i = 0; i < adapters.size(); ++i) {
       require_stage(name, stages[i], layers_.stages()[i]);
       const auto* layer = stages[i].layer.template get_if<LoraLinear<Weight>>();
-      if (layer != nullptr) adapters[i] = layer->adapter();
+      if (layer != nullptr && layer->enabled()) adapters[i] = layer->adapter();
     }
     return adapters;
   }
@@ -410,16 +420,15 @@ class MultiAdapterMlp {
 
   /// Merges in each layer those that it has, or in none.
   void merge_layers(const Names& names) {
-    std::vector<typename LoraSet<Weight>::Merged> prepared;
-    for (const auto& stage : layers_.stages()) {
+    std::vector<std::pair<LoraSet<Weight>*, typename LoraSet<Weight>::PreparedMerge>> prepared;
+    for (auto& stage : layers_.stages()) {
       const Names here = those_of(stage.layer, names);
-      prepared.push_back(
-          here.size() == stage.layer.merged().size()
-              ? nullptr
-              : stage.layer.prepare_merge(here, "MultiAdapterMlp: '" + stage.name + "'"));
+      if (here.size() == stage.layer.merged().size()) continue;
+      prepared.emplace_back(
+          &stage.layer, stage.layer.prepare_merge(here, "MultiAdapterMlp: '" + stage.name + "'"));
     }
-    for (std::size_t i = 0; i < prepared.size(); ++i) {
-      layers_.stages()[i].layer.commit_merge(std::move(prepared[i]));
+    for (auto& [set, merge] : prepared) {
+      set->commit_merge(std::move(merge));
     }
   }
 
@@ -437,5 +446,8 @@ class MultiAdapterMlp {
   Names active_;
   Names merged_;
 };
+
+template <FrozenWeight Weight>
+MultiAdapterMlp(const FrozenMlp<Weight>&) -> MultiAdapterMlp<Weight>;
 
 }  // namespace loraplus

@@ -151,4 +151,7 @@ class Sequential {
   std::tuple<First, Rest...> layers_;
 };
 
+template <Layer First, Layer... Rest>
+Sequential(First, Rest...) -> Sequential<First, Rest...>;
+
 }  // namespace loraplus

@@ -40,4 +40,7 @@ struct LoraFa : detail::RegularizedRule<LoraFa<Rule>, Rule> {
   }
 };
 
+template <UpdateRule Rule>
+LoraFa(const Rule&) -> LoraFa<Rule>;
+
 }  // namespace loraplus

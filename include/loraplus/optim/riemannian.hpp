@@ -37,4 +37,7 @@ struct Riemannian : detail::RegularizedRule<Riemannian<Rule>, Rule> {
   }
 };
 
+template <UpdateRule Rule>
+Riemannian(const Rule&) -> Riemannian<Rule>;
+
 }  // namespace loraplus

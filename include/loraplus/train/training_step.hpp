@@ -46,4 +46,7 @@ class TrainingStep {
   Matrix<Scalar> dy_;  // the same
 };
 
+template <Layer Model>
+TrainingStep(const Model&, Index) -> TrainingStep<Model>;
+
 }  // namespace loraplus
