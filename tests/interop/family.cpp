@@ -2,16 +2,16 @@
 //
 //   family.json              what to do
 //   base.safetensors         the frozen weights of modules, saved from PyTorch
-//   data.safetensors         for each module its inputs, samples first; for "sets" the gradients of
-//                            its outputs too; for "combine" the factors of adapters, for
-//                            "initialize" a weight, and inputs of it
+//   data.safetensors         for each module its inputs, samples first, and the gradients of its
+//                            outputs; for "combine" the factors of adapters, for "initialize" a
+//                            weight, and inputs of it
 //   adapter/                 an adapter that PEFT saved; for "sets" several, each below its name
 //
 // it writes
 //
-//   result.safetensors       for each module its outputs, and those of the merged module; of sets
-//                            the gradients too, and the outputs of a batch with an adapter for each
-//                            sample; what was combined and initialised
+//   result.safetensors       for each module its outputs, all gradients, and the outputs of the
+//                            merged module; of sets not these, but the outputs of a batch with an
+//                            adapter for each sample; what was combined and initialised
 //   saved/                   the adapter, saved again
 #include <fstream>
 #include <iostream>
@@ -21,6 +21,7 @@
 #include <loraplus/adapter/initialize_data.hpp>
 #include <loraplus/adapter/lora_conv_set.hpp>
 #include <loraplus/adapter/lora_embedding_set.hpp>
+#include <loraplus/io/checkpoint.hpp>
 #include <loraplus/io/peft_modules.hpp>
 #include <loraplus/loraplus.hpp>
 
@@ -31,6 +32,7 @@ using namespace loraplus;
 
 using Json = nlohmann::json;
 using Conv = LoraConv<GroupedWeight<PackedWeight<float>>>;
+using Embedding = LoraEmbedding<SharedWeight<float>>;
 
 struct Folder {
   fs::path path;
@@ -123,7 +125,7 @@ struct Modules {
   PeftModules peft;
   PeftConfig config;
   std::deque<LoraLinear<PackedWeight<float>>> linear;
-  std::deque<LoraEmbedding<SharedWeight<float>>> embedding;
+  std::deque<Embedding> embedding;
   std::deque<Conv> conv;
 
  private:
@@ -137,6 +139,7 @@ struct Modules {
     } else if (kind == "embedding") {
       embedding.emplace_back(SharedWeight<float>(weight.to_matrix<float>().transpose()),
                              LoraOptions{.rank = 1}, generator);
+      embedding.back().set_padding_index(spec.at("padding"));
       peft.add(name, embedding.back());
     } else {
       const ConvGeometry shape = geometry(spec);
@@ -147,29 +150,53 @@ struct Modules {
   }
 };
 
+/// The gradient of each parameter under the name of the layer and its own.
 template <typename Layer>
-void compute(const std::string& name, Layer& layer, Folder& folder) {
-  const Matrix<float> x = folder.inputs(name);
+void add_gradients(const std::string& name, Layer& layer, Folder& folder) {
+  layer.visit_parameters([&](Parameter<float> parameter) {
+    detail::with_matrix(parameter, parameter.gradient.data(), [&](const auto& gradient) {
+      folder.result.add(name + '.' + parameter.name.str(), gradient);
+    });
+  });
+}
+
+/// A pass there and back. @param layer a layer or a set @param input x, or tokens
+template <typename Layer, typename Input, typename Cache>
+void pass(const std::string& name, Layer& layer, const Input& input, Cache& cache, Folder& folder) {
+  const Matrix<float> dy = folder.inputs(name + ".dy");
+  Matrix<float> y(dy.rows(), dy.cols());
+  layer.forward(input, y, cache);
+  folder.result.add(name + ".y", y.transpose().eval());
+  if constexpr (std::same_as<Input, Matrix<float>>) {
+    Matrix<float> dx(input.rows(), input.cols());
+    layer.backward(input, dy, dx, cache);
+    folder.result.add(name + ".dx", dx.transpose().eval());
+  } else {
+    layer.backward(input, dy, cache);
+  }
+  add_gradients(name, layer, folder);
+}
+
+template <typename Layer, typename Input>
+void compute(const std::string& name, Layer& layer, const Input& input, Folder& folder) {
+  const Index n = folder.inputs(name).cols();
+  auto cache = layer.make_cache(n);
+  pass(name, layer, input, cache, folder);
   auto& part = detail::adapted_part(layer);
-  folder.result.add(name, predict(layer, x).transpose().eval());
   part.merge();
-  folder.result.add(name + ".merged", predict(layer, x).transpose().eval());
+  Matrix<float> y(layer.out_features(), n);
+  layer.forward(input, y, cache);
+  folder.result.add(name + ".merged", y.transpose().eval());
   part.unmerge();
 }
 
-void compute(const std::string& name, LoraEmbedding<SharedWeight<float>>& layer, Folder& folder) {
-  const std::vector<Index> tokens = folder.tokens(name);
-  const auto n = static_cast<Index>(tokens.size());
-  Matrix<float> y(layer.out_features(), n);
-  auto cache = layer.make_cache(n);
-  const auto output = [&] {
-    layer.forward(tokens, y, cache);
-    return y.transpose().eval();
-  };
-  folder.result.add(name, output());
-  layer.merge();
-  folder.result.add(name + ".merged", output());
-  layer.unmerge();
+template <typename Layer>
+void compute(const std::string& name, Layer& layer, Folder& folder) {
+  compute(name, layer, folder.inputs(name), folder);
+}
+
+void compute(const std::string& name, Embedding& layer, Folder& folder) {
+  compute(name, layer, folder.tokens(name), folder);
 }
 
 void run_modules(const Json& specs, Folder& folder) {
@@ -179,43 +206,15 @@ void run_modules(const Json& specs, Folder& folder) {
   modules.peft.save(folder.path / "saved", modules.config);
 }
 
-template <typename Set>
-auto& adapters_of(Set& set) {
-  if constexpr (requires { set.set(); }) {
-    return set.set();
-  } else {
-    return set;
-  }
-}
-
-/// B and its gradient have one block of outputs below the other.
-Matrix<float> b_gradient(const LowRank<float>& factors) {
-  Matrix<float> gradient(factors.blocks().adapted_outputs(), factors.blocks().block_rank());
-  Index row = 0;
-  for (std::size_t k = 0; k < factors.blocks().blocks().size(); ++k) {
-    const Matrix<float>& block = factors.b_gradient(k);
-    gradient.middleRows(row, block.rows()) = block;
-    row += block.rows();
-  }
-  return gradient;
-}
-
 /// @param input x, or tokens @param adapters those of the samples
 template <typename Set, typename Input>
 void compute_set(const std::string& name, Set& set, const Input& input,
                  const std::vector<std::string>& adapters, Folder& folder) {
-  const Matrix<float> dy = folder.inputs(name + ".dy");
-  Matrix<float> y(dy.rows(), dy.cols());
-  auto cache = set.make_cache(y.cols());
-  set.forward(input, y, cache);
-  folder.result.add(name + ".active", y.transpose().eval());
-  set.backward(input, dy, cache);
-  for (const std::string& adapter : adapters_of(set).names()) {
-    const LowRank<float>& factors = adapters_of(set).at(adapter)->factors();
-    folder.result.add(name + '.' + adapter + ".da", factors.a_gradient());
-    folder.result.add(name + '.' + adapter + ".db", b_gradient(factors));
-  }
+  const auto n = static_cast<Index>(adapters.size());
+  auto cache = set.make_cache(n);
+  pass(name, set, input, cache, folder);
   set.assign(cache, adapters);
+  Matrix<float> y(set.out_features(), n);
   set.forward(input, y, cache);
   folder.result.add(name + ".mixed", y.transpose().eval());
 }
@@ -230,7 +229,7 @@ void run_sets(const Json& settings, Folder& folder) {
   const Modules& any = loaded.begin()->second;
   LoraSet linear(any.linear.at(0).weight());
   LoraEmbeddingSet embedding(any.embedding.at(0).weight());
-  embedding.set_padding_index(settings.at("padding"));
+  embedding.set_padding_index(any.embedding.at(0).padding_index());
   LoraConvSet conv(any.conv.at(0).layer().weight(), any.conv.at(0).geometry());
   for (const auto& [name, modules] : loaded) {
     linear.add(name, modules.linear.at(0).adapter());
