@@ -1,4 +1,4 @@
-// The C++ side of family.py. In a folder that it is given
+// The C++ side of family.py and initial.py. In a folder that it is given
 //
 //   family.json              what to do
 //   base.safetensors         the frozen weights of modules, saved from PyTorch

@@ -21,6 +21,7 @@ import warnings
 
 import torch
 from family import run_family
+from initial import run_initial
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -302,7 +303,7 @@ def run_personalise(label, data, folder, program, failures, *options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True, type=pathlib.Path)
-    parser.add_argument("--family", required=True, type=pathlib.Path, help="the C++ side of family.py")
+    parser.add_argument("--family", required=True, type=pathlib.Path, help="the C++ side of family.py, initial.py")
     parser.add_argument("--personalise", required=True, type=pathlib.Path)
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--golden", type=pathlib.Path, help="write the golden files of the C++ tests here")
@@ -314,6 +315,7 @@ def main():
     for name in ("plain", "rslora", "bias", "all_biases", "head", "suffix", "subhead", "head_biases", "mixed_bias", "ambiguous"):
         run_case(name, options.out / (name + "-made"), options.program.resolve(), failures, False)
     run_family(options.out, options.family.resolve(), failures, distance)
+    run_initial(options.out, options.family.resolve(), failures, distance)
     personalise = options.personalise.resolve()
     run_personalise("personalise", EXAMPLE / "data", options.out / "rows", personalise, failures)
     make_classes(options.out / "classes")
