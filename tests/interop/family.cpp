@@ -3,15 +3,15 @@
 //   family.json              what to do
 //   base.safetensors         the frozen weights of modules, saved from PyTorch
 //   data.safetensors         for each module its inputs, samples first, and the gradients of its
-//                            outputs; for "combine" the factors of adapters, for "initialize" a
-//                            weight, and inputs of it
+//                            outputs; for "combine" and "convert" the factors of adapters, for
+//                            what initialises them a weight, inputs of it, gradients of its outputs
 //   adapter/                 an adapter that PEFT saved; for "sets" several, each below its name
 //
 // it writes
 //
 //   result.safetensors       for each module its outputs, all gradients, and the outputs of the
 //                            merged module; of sets not these, but the outputs of a batch with an
-//                            adapter for each sample; what was combined and initialised
+//                            adapter for each sample; what was combined, initialised, converted
 //   saved/                   the adapter, saved again
 #include <fstream>
 #include <iostream>
@@ -19,6 +19,7 @@
 #include <loraplus/adapter/decompose.hpp>
 #include <loraplus/adapter/initialize.hpp>
 #include <loraplus/adapter/initialize_data.hpp>
+#include <loraplus/adapter/initialize_eva.hpp>
 #include <loraplus/adapter/lora_conv_set.hpp>
 #include <loraplus/adapter/lora_embedding_set.hpp>
 #include <loraplus/io/checkpoint.hpp>
@@ -297,6 +298,83 @@ void run_initializations(const Json& cases, Folder& folder) {
   }
 }
 
+LoraGaOptions lora_ga_options(const Json& one) {
+  const std::map<std::string, LoraGaDirection> directions{{"ArB2r", LoraGaDirection::arb2r},
+                                                          {"A2rBr", LoraGaDirection::a2rbr},
+                                                          {"ArBr", LoraGaDirection::arbr}};
+  const std::map<std::string, LoraGaScale> scales{{"stable", LoraGaScale::stable},
+                                                  {"weight_svd", LoraGaScale::weight_svd},
+                                                  {"gd_scale", LoraGaScale::gd_scale},
+                                                  {"unit", LoraGaScale::unit}};
+  return {.direction = directions.at(one.at("direction")), .scale = scales.at(one.at("scale"))};
+}
+
+void run_lora_ga(const Json& cases, Folder& folder) {
+  for (const Json& one : cases) {
+    const std::string name = one.at("name");
+    const Matrix<float> w = folder.matrix(name + ".w");
+    LoraGaStatistics statistics(w.rows(), w.cols());
+    for (int i = 0; i < one.at("batches"); ++i) {
+      const std::string batch = '.' + std::to_string(i);
+      statistics.add(folder.inputs(name + ".dy" + batch), folder.inputs(name + ".x" + batch));
+    }
+    const Factors<float> made = lora_ga(w, statistics.gradient(), one.at("rank"),
+                                        one.at("scaling").get<double>(), lora_ga_options(one));
+    folder.result.add(name + ".a", made.a);
+    folder.result.add(name + ".b", made.b);
+    folder.result.add(name + ".base", residual(w, made));
+  }
+}
+
+/// @param name that of the inputs @param rank that of the layer before it is redistributed
+PrincipalComponents components_of_inputs(const std::string& name, int batches, Index rank,
+                                         double rho, const Folder& folder) {
+  const Index in = folder.inputs(name + ".0").rows();
+  EvaStatistics statistics(in);
+  for (int i = 0; i < batches; ++i) {
+    statistics.add(folder.inputs(name + '.' + std::to_string(i)));
+  }
+  return principal_components(statistics, largest_eva_rank(rank, rho, in));
+}
+
+/// Of each layer s A: B is zero.
+void run_eva(const Json& cases, Folder& folder) {
+  for (const Json& one : cases) {
+    const std::vector<std::string> layers = one.at("layers");
+    const Index rank = one.at("rank");
+    const double alpha = one.at("alpha"), rho = one.at("rho");
+    const auto full_name = [&](std::size_t i) {
+      return one.at("name").get<std::string>() + '.' + layers[i];
+    };
+    std::vector<PrincipalComponents> components;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      components.push_back(
+          components_of_inputs(full_name(i), one.at("batches"), rank, rho, folder));
+    }
+    const std::vector<Index> ranks =
+        redistribute_ranks(components, std::vector<Index>(layers.size(), rank), rho);
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const double scaling =
+          redistributed_alpha(alpha, rank, ranks[i]) / static_cast<double>(ranks[i]);
+      const Factors<float> made =
+          eva<float>(components[i], 1, ranks[i], scaling, {.whiten = one.at("whiten")});
+      folder.result.add(full_name(i), (static_cast<float>(scaling) * made.a).eval());
+    }
+  }
+}
+
+/// Adapters that were begun from the weight, and trained, as plain ones over the untouched weight.
+void run_conversions(const Json& cases, Folder& folder) {
+  for (const Json& one : cases) {
+    const std::string name = one.at("name");
+    const auto factors = [&](const std::string& when) {
+      return Factors<float>{folder.matrix(name + when + ".a"), folder.matrix(name + when + ".b"),
+                            one.at("scaling")};
+    };
+    folder.result.add(name, to_plain(factors(".trained"), factors(".initial")).delta());
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -308,6 +386,9 @@ int main(int argc, char** argv) {
       if (!settings.at("sets").empty()) run_sets(settings.at("sets"), folder);
       run_combinations(settings.at("combine"), folder);
       run_initializations(settings.at("initialize"), folder);
+      run_lora_ga(settings.at("lora_ga"), folder);
+      run_eva(settings.at("eva"), folder);
+      run_conversions(settings.at("convert"), folder);
       write_safetensors(folder.path / "result.safetensors", folder.result);
     }
   } catch (const std::exception& error) {

@@ -97,7 +97,8 @@ def prepare(folder, settings, base, data):
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in base.items()}, folder / "base.safetensors")
     save_file({k: v.float().contiguous() for k, v in data.items()}, folder / "data.safetensors")
-    settings = {"modules": [], "sets": {}, "combine": [], "initialize": []} | settings
+    settings = {"modules": [], "sets": {}, "combine": [], "initialize": [], "lora_ga": [], "eva": [],
+                "convert": []} | settings
     (folder / "family.json").write_text(json.dumps(settings))
 
 
