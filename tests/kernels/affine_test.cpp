@@ -45,3 +45,20 @@ TEMPLATE_TEST_CASE("the dense products equal the sums that define them", "", flo
     }
   }
 }
+
+TEMPLATE_TEST_CASE("a lookup is the product with columns of a single 1", "", float, double) {
+  using Scalar = TestType;
+  const auto w = test::random_matrix<Scalar>(5, 7, 1);
+  const auto b = test::random_vector<Scalar>(5, 2);
+  const std::vector<Index> tokens{6, 0, 3, 6};
+  Matrix<Scalar> y(5, 4);
+  loraplus::kernels::lookup<Scalar>(w, ConstVectorView<Scalar>(b.data(), 5), tokens, y);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    const Vector<Scalar> expected = w.col(tokens[i]) + b;
+    CHECK(test::same_bits(Vector<Scalar>(y.col(static_cast<Index>(i))), expected));
+  }
+  loraplus::kernels::lookup<Scalar>(w, ConstVectorView<Scalar>(nullptr, 0), tokens, y);
+  CHECK(test::same_bits(Vector<Scalar>(y.col(2)), Vector<Scalar>(w.col(3))));
+  Matrix<Scalar> none(5, 0);
+  loraplus::kernels::lookup<Scalar>(w, ConstVectorView<Scalar>(b.data(), 5), {}, none);
+}
