@@ -244,6 +244,46 @@ TEST_CASE("O11: LoRA+ trains the magnitude of a convolution with A") {
   CHECK(optimizer.group_of("lora_magnitude_vector").name == "A");
 }
 
+TEST_CASE("a convolution with factors from elsewhere computes as the one they are of") {
+  ConvGeometry g{.channels = 4,
+                 .height = {.size = 4, .kernel = 2},
+                 .width = {.size = 5, .kernel = 3, .padding = 1}};
+  const SharedWeight<double> weight(test::random_matrix<double>(6, g.patch(), 1));
+  std::mt19937_64 generator{1};
+  for (const Index groups : {1, 2}) {
+    g.groups = groups;
+    const LoraConv layer{weight,
+                         g,
+                         {.rank = 4,
+                          .alpha = 3,
+                          .initialization = loraplus::Initialization::both_uniform,
+                          .dora = true},
+                         generator};
+    const LoraConv copy{weight, g, layer.layer().factors().factors(), {.dora = true}};
+    const auto x = test::random_matrix<double>(g.inputs(), 3, 4);
+    CHECK(copy.rank() == 4);
+    CHECK(test::same_bits(predict(copy, x), predict(layer, x)));
+  }
+}
+
+TEST_CASE("the cache of another convolution is refused, with dropout and without") {
+  const ConvGeometry g{
+      .channels = 2, .height = {.size = 4, .kernel = 2}, .width = {.size = 5, .kernel = 3}};
+  ConvGeometry larger = g;
+  larger.channels = 3;
+  const SharedWeight<double> weight(test::random_matrix<double>(3, g.patch(), 1));
+  const SharedWeight<double> other(test::random_matrix<double>(3, larger.patch(), 1));
+  std::mt19937_64 generator{1};
+  const LoraConv plain{weight, g, {.rank = 2}, generator};
+  const LoraConv dropping{weight, g, {.rank = 2, .dropout = 0.5}, generator};
+  auto foreign = LoraConv{other, larger, {.rank = 2}, generator}.make_cache(2);
+  const auto x = test::random_matrix<double>(g.inputs(), 2, 4);
+  Matrix<double> y(plain.out_features(), 2);
+  CHECK_THROWS_AS(plain.forward(x, y, foreign), loraplus::StateError);
+  auto cache = plain.make_cache(2);
+  CHECK_THROWS_AS(dropping.forward(x, y, cache, generator), loraplus::StateError);
+}
+
 TEST_CASE("T25: groups must divide the rank, and a geometry that cannot be is refused") {
   std::mt19937_64 generator{1};
   const ConvGeometry g = geometries()[5];

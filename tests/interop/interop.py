@@ -7,14 +7,16 @@ that PyTorch trains on with the losses of a run that was never interrupted. With
 PEFT the C++ program makes one.
 
 The example personalise then learns from two tables, and its predict.py must print the same predictions
-of its adapters (1e-5).
+of its adapters (1e-5). What docs/python.md shows of Python is run as it stands.
 """
 
 import argparse
+import contextlib
 import copy
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -26,7 +28,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-EXAMPLE = pathlib.Path(__file__).resolve().parents[2] / "examples" / "personalise"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "personalise"
 STEPS = 20
 RATE = 1e-2
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -254,6 +257,28 @@ def run_case(name, folder, program, failures, with_adapter):
                        distance(load_file(again / "result.safetensors")["losses"], train(trained, x, y)), 1e-4)
 
 
+def run_page(folder, program, failures):
+    """The blocks of docs/python.md, letter by letter, and between them an adapter that is made and trained in C++."""
+    save_model, load_model = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    torch.manual_seed(4)
+    names = {"model": Named((6, 10, 10, 3), "relu")}
+    x, y = torch.randn(24, 6), torch.randn(24, 3)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with contextlib.chdir(folder):
+        exec(save_model, names)
+        pathlib.Path("model.safetensors").rename("base.safetensors")
+        save_file({"x": x, "y": y}, "data.safetensors")
+        lora = {"rank": 4, "alpha": 8, "bias": "none", "rslora": False, "targets": [], "train": []}
+        pathlib.Path("case.json").write_text(json.dumps(
+            {"activation": "relu", "steps": STEPS, "learning_rate": RATE, "lora": lora}))
+        subprocess.run([program, "."], check=True)
+        pathlib.Path("trained").rename("adapter")
+        exec(load_model, names)
+        failures.check("docs", "outputs of the page's model in PEFT",
+                       distance(names["model"](x), load_file("result.safetensors")["after"]), 1e-5)
+
+
 def write_golden(name, folder, golden):
     """What the C++ tests read: the case as PEFT made it, and what PyTorch computes of it."""
     kind, activation, widths, lora, _ = CASES[name]
@@ -314,6 +339,7 @@ def main():
         run_case(name, options.out / name, options.program.resolve(), failures, True)
     for name in ("plain", "rslora", "bias", "all_biases", "head", "suffix", "subhead", "head_biases", "mixed_bias", "ambiguous"):
         run_case(name, options.out / (name + "-made"), options.program.resolve(), failures, False)
+    run_page(options.out / "page", options.program.resolve(), failures)
     run_family(options.out, options.family.resolve(), failures, distance)
     run_initial(options.out, options.family.resolve(), failures, distance)
     personalise = options.personalise.resolve()

@@ -112,6 +112,8 @@ TEST_CASE("an adapter that was saved and loaded computes the same, bit for bit")
       {.lora = {.rank = 3, .alpha = 1, .dropout = 0.5, .bias = BiasMode::lora_only},
        .targets = {"fc1", "fc3"}},
       {.lora = {.rank = 2, .alpha = 5, .bias = BiasMode::all}, .targets = {"fc1"}},
+      {.lora = {.rank = 2, .alpha = 2, .lora_bias = true}, .targets = {"fc2"}},
+      {.lora = {.rank = 2, .alpha = 2, .dora = true}, .targets = {"fc2", "fc3"}},
       {.lora = {.rank = 2, .alpha = 2}, .train = {"fc3"}}};
   for (const AdaptOptions& options : all) {
     const auto network = trained_network(options);
@@ -125,6 +127,8 @@ TEST_CASE("an adapter that was saved and loaded computes the same, bit for bit")
     CHECK(loaded.config.lora_alpha == options.lora.alpha);
     CHECK(loaded.config.lora_dropout == options.lora.dropout);
     CHECK(loaded.config.bias == options.lora.bias);
+    CHECK(loaded.config.lora_bias == options.lora.lora_bias);
+    CHECK(loaded.config.use_dora == options.lora.dora);
   }
 }
 

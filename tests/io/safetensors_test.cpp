@@ -222,6 +222,10 @@ TEST_CASE("lists that no file can hold are refused, and the old file stays") {
   for (const TensorList* list : {&reserved, &twice, &no_text, &short_of_bytes}) {
     CHECK_THROWS_AS(write_safetensors(folder / "x", *list), ArgumentError);
   }
+  CHECK(test::contains(test::message_of<ArgumentError>([&] {
+                         write_safetensors(folder / "x", good, {{"by", "\xFF"}});
+                       }),
+                       "the metadata of 'by' is not UTF-8"));
   CHECK(test::read(folder / "x") == before);
   CHECK_THROWS_AS(write_safetensors(folder / "none" / "x", good), FileError);
   CHECK(std::distance(fs::directory_iterator(folder), {}) == 1);

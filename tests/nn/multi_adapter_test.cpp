@@ -251,6 +251,18 @@ TEST_CASE("what no adapter can be is refused with its layer, and nothing is chan
       test::contains(message(trained_network(base, {.lora = {.bias = BiasMode::all}}, 2)), "bias"));
   CHECK(test::contains(message(trained_network(frozen_network(Activation::relu), {}, 2)),
                        "activation"));
+  std::mt19937_64 generator{1};
+  const auto other_shape = [&](const std::vector<Index>& widths) {
+    const auto other = freeze(loraplus::make_mlp<double>(widths, Activation::tanh, generator));
+    return message(trained_network(other, {}, 2));
+  };
+  CHECK(test::contains(other_shape({6, 9, 3}), "has 2 layers, this one has 3"));
+  CHECK(test::contains(other_shape({6, 8, 7, 3}), "'fc1' of 'b' is 8 x 6, here it is 9 x 6"));
+  auto biased = frozen_network();
+  biased.stages()[1].layer = loraplus::FrozenLinear(biased.layer("fc2").weight(), true);
+  CHECK(test::contains(
+      test::message_of<loraplus::ArgumentError>([&] { MultiAdapterMlp refused(biased); }),
+      "the bias of 'fc2' is being trained"));
   auto other_base = frozen_network();
   other_base.stages()[1].layer =
       loraplus::FrozenLinear(Weight(test::random_matrix<double>(7, 9, 6)));
