@@ -36,7 +36,7 @@ class LoraSet {
     std::shared_ptr<const char> owner;  ///< the identity of the set that made it
     Index largest_batch = 0;            ///< the samples that a pass may have
     detail::SetTerms<Scalar> terms;     ///< of the last pass, or by assignment
-    std::shared_ptr<const detail::SetState<Scalar>> fixed;  ///< what the next passes see, if any
+    std::shared_ptr<const detail::SetState<Scalar>> fixed;  ///< what the next pass sees, if any
     Index assigned = -1;        ///< samples with an adapter each; -1: the active ones are for all
     Index samples = -1;         ///< of the last forward pass that can be gone back through
     bool is_enabled = true;     ///< in that pass
@@ -253,7 +253,7 @@ class LoraSet {
     require_argument(columns >= 1, "LoraSet::assign", "columns must be at least 1",
                      static_cast<double>(columns));
     if (names.empty()) return;
-    const auto now = cache.fixed ? cache.fixed : state();
+    const auto now = state();
     if (now->merged) {
       raise<StateError>("LoraSet: samples cannot have adapters of their own while some are merged");
     }
@@ -266,15 +266,13 @@ class LoraSet {
     cache.tokens.reserve(static_cast<std::size_t>(cache.largest_batch));
   }
 
-  /// What there is now is what the next passes with this cache see, until `release`: several sets
-  /// can so be made to agree.
+  /// What there is now is what the next pass with this cache sees: several sets can so be made to
+  /// agree.
   /// @throws StateError if the cache was made by another set
   void fix(Cache& cache) const {
     require_cache(cache);
     cache.fixed = state();
   }
-  /// The next passes see what there is then.
-  void release(Cache& cache) const { cache.fixed.reset(); }
 
   /// Evaluation without a generator, training with one. @param x in x n, @param y out x n
   /// @throws ShapeError; NonFiniteError if the scalings of an adapter have a product that is not
@@ -392,7 +390,7 @@ class LoraSet {
     require_shape("LoraSet::forward", "y", y, out_features(), n);
     require_cache(cache);
     require_batch_fits("LoraSet::forward", n, cache.largest_batch);
-    const auto now = cache.fixed ? cache.fixed : state();
+    const auto now = cache.fixed ? std::move(cache.fixed) : state();
     cache.samples = -1;
     cache.is_enabled = now->table.enabled();
     if (!cache.is_enabled) return detail::product(weight_, input, y);

@@ -234,7 +234,6 @@ class MultiAdapterMlp {
       for (std::size_t sample = 0; sample < names.size(); ++sample) {
         here[sample] = set.contains(names[sample]) ? names[sample] : std::string(base_adapter);
       }
-      set.release(cache.layers[i].layer);
       set.assign(cache.layers[i].layer, here);
     }
   }
@@ -244,7 +243,6 @@ class MultiAdapterMlp {
   /// scalings of an active adapter have a product that is not finite
   void forward(ConstMatrixView<Scalar> x, MatrixView<Scalar> y, Cache& cache) const {
     fix(cache);
-    const ReleasedAfter pass{*this, cache};
     layers_.forward(x, y, cache.layers);
   }
 
@@ -263,7 +261,7 @@ class MultiAdapterMlp {
     return stages;
   }
 
-  /// What there is now in all layers is what the pass computes with.
+  /// What there is now in all layers is what the pass computes with, and keeps no longer.
   void fix(Cache& cache) const {
     const std::lock_guard lock(*mutex_);
     require_cache(cache);
@@ -271,17 +269,6 @@ class MultiAdapterMlp {
       layers_.stages()[i].layer.fix(cache.layers[i].layer);
     }
   }
-
-  /// With its end a pass keeps no adapters that are gone meanwhile, however it ends.
-  struct ReleasedAfter {
-    const MultiAdapterMlp& network;
-    Cache& cache;
-    ~ReleasedAfter() {
-      for (std::size_t i = 0; i < cache.layers.size(); ++i) {
-        network.layers_.stages()[i].layer.release(cache.layers[i].layer);
-      }
-    }
-  };
 
   void require_cache(const Cache& cache) const {
     if (cache.layers.size() == layers_.stages().size()) return;
