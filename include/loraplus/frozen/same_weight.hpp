@@ -3,6 +3,7 @@
 // Whether two frozen weights are the same, of whatever kind they are.
 #pragma once
 
+#include <loraplus/core/error.hpp>
 #include <loraplus/core/random.hpp>
 #include <loraplus/frozen/frozen_weight.hpp>
 #include <random>
