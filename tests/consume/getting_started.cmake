@@ -1,7 +1,8 @@
-# cmake -DPAGE=<docs/getting-started.md> -DPREFIX=<where loraplus is installed> -DOUT=<folder>
-#       -P getting_started.cmake
-# Does what the page says, letter by letter, in an empty folder: its program, its CMakeLists.txt, its commands.
+# cmake -DROOT=<the sources> -DOUT=<folder> -P getting_started.cmake
+# Does what docs/getting-started.md says, letter by letter, in a folder where there is nothing but the library: its
+# program, its CMakeLists.txt, its commands.
 # What the program prints must be what the page shows, but for the digits behind the third of a number.
+set(PAGE "${ROOT}/docs/getting-started.md")
 file(REMOVE_RECURSE "${OUT}")
 file(READ "${PAGE}" rest)
 
@@ -24,7 +25,7 @@ next_block(text expected)
 
 file(WRITE "${OUT}/main.cpp" "${program}")
 file(WRITE "${OUT}/CMakeLists.txt" "${project}")
-set(ENV{CMAKE_PREFIX_PATH} "${PREFIX}")
+file(CREATE_LINK "${ROOT}" "${OUT}/loraplus" SYMBOLIC)  # in the place of a clone
 execute_process(COMMAND sh -euc "${commands}" WORKING_DIRECTORY "${OUT}" OUTPUT_VARIABLE all
                 COMMAND_ERROR_IS_FATAL ANY)
 string(FIND "${all}" "parameters to train" found)

@@ -104,6 +104,13 @@ TEST_CASE("docs/concepts.md: conventions, weights and a layer") {
   PackedWeight packed{w, b};         // packed for the product
   WeightView view{w, b};             // your own matrix, where it is
   SharedWeight<float> shared{w, b};  // a matrix of its own
+  {
+    const auto network = make_mlp<float>({4, 3, 2}, Activation::relu, rng);
+    const PackedWeight one_copy{w, b, {.copies = Copies::one}};
+    const auto smaller = freeze(network, {.copies = Copies::one});  // in all layers
+    CHECK(one_copy.bytes() < packed.bytes());
+    CHECK(smaller.layer("fc1").weight().options().copies == Copies::one);
+  }
   packed.forward(x, expected);
   view.forward(x, y);
   CHECK(test::same_bits(y, expected));
@@ -154,6 +161,13 @@ TEST_CASE("docs/concepts.md: a network and an optimizer") {
     CHECK(predict(for_otto, x) == y);
     CHECK(predict(plain, x) == y);
     CHECK(parameter_count(head_only) == 24);
+    const test::Printed printed;
+    auto* adapted =
+        network.layer("fc1").get_if<LoraLinear<PackedWeight<float>>>();  // null: not adapted
+    std::cout << adapted->factors().a().norm() << '\n';
+    for_each_adapter(for_anna, [](auto& layer) { layer.merge(); });
+    CHECK(printed.text().size() > 1);
+    CHECK(for_anna.layer("fc2").get_if<LoraLinear<PackedWeight<float>>>()->merged());
   }
   const test::Printed printed;
   LoraPlus optimizer{AdamW{.learning_rate = 2e-3}, {.ratio = 4}, network};

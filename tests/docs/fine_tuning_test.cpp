@@ -40,14 +40,15 @@ TEST_CASE("docs/fine-tuning.md: the whole of it") {
 TEST_CASE("docs/fine-tuning.md: layers, ranks, overrides and rules") {
   std::mt19937_64 rng{1};
   const auto frozen = freeze(make_mlp<float>({5, 8, 3}, Activation::relu, rng));
-  auto network = adapt(frozen, {.lora = {.rank = 8, .bias = BiasMode::lora_only}}, rng);
+  auto network = adapt(frozen, {}, rng);
   const auto& wide = frozen.layer("fc1").weight();
   network.layer("fc1") = LoraLinear<PackedWeight<float>>(wide, {.rank = 16, .alpha = 16}, rng);
   CHECK(network.layer("fc1").get_if<LoraLinear<PackedWeight<float>>>()->rank() == 16);
   {
+    auto biased = adapt(frozen, {.lora = {.rank = 8, .bias = BiasMode::lora_only}}, rng);
     LoraPlus optimizer{AdamW{.learning_rate = 2e-4},
                        {.ratio = 4},
-                       network,
+                       biased,
                        {.overrides = {{.role = Role::bias, .learning_rate = 1e-4},
                                       {.parameter = "fc1.lora_A", .weight_decay = 0}}}};
     CHECK(optimizer.group_of("fc1.lora_A").weight_decay == 0);

@@ -42,13 +42,13 @@ inline bool contains(const std::vector<std::string>& names, const std::string& n
 
 template <typename Network>
 void require_layers(const Network& network, const std::vector<std::string>& names,
-                    const char* list) {
+                    const std::string& list) {
   for (const std::string& name : names) {
     const auto stages = network.stages();
     if (std::none_of(stages.begin(), stages.end(),
                      [&](const auto& stage) { return stage.name == name; })) {
-      raise<ArgumentError>("adapt: no layer is called '" + name + "', which " + list +
-                           " names; there are " + network.layer_names());
+      raise<ArgumentError>(list + " names '" + name + "', but no layer is called so; there are " +
+                           network.layer_names());
     }
   }
 }
@@ -80,8 +80,8 @@ template <FrozenWeight Weight, typename MakeAdapter>
 AdaptedMlp<Weight> adapt_layers(const FrozenMlp<Weight>& network, const AdaptOptions& options,
                                 MakeAdapter&& make_adapter) {
   validate(options.lora);
-  require_layers(network, options.targets, "`targets`");
-  require_layers(network, options.train, "`train`");
+  require_layers(network, options.targets, "adapt: `targets`");
+  require_layers(network, options.train, "adapt: `train`");
   return replace_layers(network, [&](const auto& stage) -> AdaptedLayer<Weight> {
     const bool trained = contains(options.train, stage.name);
     const bool targeted = contains(options.targets, stage.name);
@@ -139,7 +139,7 @@ AdaptedMlp<PackedWeight<Scalar>> adapt(const Mlp<Linear<Scalar>>& network,
 /// @throws ArgumentError if a name is unknown
 template <FrozenWeight Weight>
 AdaptedMlp<Weight> thaw(const FrozenMlp<Weight>& network, const std::vector<std::string>& train) {
-  detail::require_layers(network, train, "`train`");
+  detail::require_layers(network, train, "thaw: `train`");
   return detail::replace_layers(network, [&](const auto& stage) -> AdaptedLayer<Weight> {
     if (detail::contains(train, stage.name)) return detail::thawed<Weight>(stage);
     return stage.layer;

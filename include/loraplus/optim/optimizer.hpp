@@ -223,8 +223,9 @@ class Optimizer {
       slot.group = known->second;
     }
     if (moved.empty()) {
-      raise<ArgumentError>("GroupOverride: nothing is called '" + label + "'; the parameters are " +
-                           parameter_names());
+      raise<ArgumentError>(std::string("GroupOverride: no parameter ") +
+                           (override.role ? "has the role '" : "is called '") + label +
+                           "'; there are " + parameter_names());
     }
   }
 
