@@ -28,12 +28,21 @@ loraplus::Vector<Scalar> random_vector(Index size, unsigned seed) {
   return random<loraplus::Vector<Scalar>>(size, 1, seed);
 }
 
+namespace detail {
+
+inline double relative_distance(const loraplus::Matrix<double>& a,
+                                const loraplus::Matrix<double>& b) {
+  const double scale = b.norm(), distance = (a - b).norm();
+  return scale > 0 ? distance / scale : distance;
+}
+
+}  // namespace detail
+
 /// |a - b| / |b| in the Frobenius norm; |a| if b is zero; NaN if a coefficient is.
 template <typename A, typename B>
 double relative_distance(const Eigen::MatrixBase<A>& a, const Eigen::MatrixBase<B>& b) {
-  const double scale = b.template cast<double>().norm();
-  const double distance = (a.template cast<double>() - b.template cast<double>()).norm();
-  return scale > 0 ? distance / scale : distance;
+  // Evaluated, or every pair of expressions would be one of its own to the compiler.
+  return detail::relative_distance(a.template cast<double>(), b.template cast<double>());
 }
 
 /// Whether two matrices have the same shape and the same bits.
