@@ -42,13 +42,13 @@ inline bool contains(const std::vector<std::string>& names, const std::string& n
 
 template <typename Network>
 void require_layers(const Network& network, const std::vector<std::string>& names,
-                    const std::string& list) {
+                    const char* list) {
   for (const std::string& name : names) {
     const auto stages = network.stages();
     if (std::none_of(stages.begin(), stages.end(),
                      [&](const auto& stage) { return stage.name == name; })) {
-      raise<ArgumentError>(list + " names '" + name + "', but no layer is called so; there are " +
-                           network.layer_names());
+      raise<ArgumentError>(std::string(list) + " names '" + name +
+                           "', but no layer is called so; there are " + network.layer_names());
     }
   }
 }
