@@ -6,7 +6,7 @@
 # program (it has a main) stands in tests/docs/<page>.cpp, that of README.md in examples/quickstart.cpp. So whoever
 # changes a page changes its test, and the compiler reads it. Blocks in other languages are not looked at.
 #
-# Besides: a link to a file leads to one, and one to a heading of a page to a heading.
+# Besides: a link to a file leads to one, one to a heading of a page to a heading, and versions are the library's.
 cmake_minimum_required(VERSION 3.22)
 
 # Brackets and semicolons would mean something to CMake's lists.
@@ -116,6 +116,23 @@ function(require_links page)
   endforeach()
 endfunction()
 
+# A version that a page names is that of the library.
+file(STRINGS "${ROOT}/include/loraplus/version.hpp" version REGEX "^#define LORAPLUS_VERSION_(MAJOR|MINOR) [0-9]+$")
+string(REGEX REPLACE "[^0-9;]" "" version "${version}")
+string(REPLACE ";" "." version "${version}")
+function(require_version page)
+  file(READ "${ROOT}/${page}" text)
+  escape("${text}" text)
+  string(REGEX MATCHALL "find_package\\(loraplus [0-9.]+|loraplus::v[0-9]+_[0-9]+|VERSION_GE\\([0-9]+, [0-9]+" named "${text}")
+  foreach(each IN LISTS named)
+    string(REGEX REPLACE "^.*[^0-9_. ,]([0-9]+)(\\.|_|, )([0-9]+)$" "\\1.\\3" found "${each}")
+    string(REGEX REPLACE "^.* " "" found "${found}")
+    if(NOT found STREQUAL version)
+      message(SEND_ERROR "${page} names ${each}, the version is ${version}")
+    endif()
+  endforeach()
+endfunction()
+
 file(GLOB pages RELATIVE "${ROOT}" "${ROOT}/docs/*.md")
 foreach(page IN LISTS pages)
   get_filename_component(name "${page}" NAME_WE)
@@ -124,6 +141,8 @@ foreach(page IN LISTS pages)
     require_blocks(${page} "tests/docs/${name}_test.cpp")
   endif()
   require_links(${page})
+  require_version(${page})
 endforeach()
 require_links(README.md)
+require_version(README.md)
 require_blocks(README.md "examples/quickstart_test.cpp")  # a whole program: examples/quickstart.cpp

@@ -50,6 +50,9 @@ function(loraplus_fetch name url sha256 advice)
   FetchContent_Declare(${name} URL "${archive}" URL_HASH SHA256=${sha256} SOURCE_SUBDIR none)
   FetchContent_MakeAvailable(${name})
   string(TOLOWER "${name}" lower)
+  if(NOT IS_DIRECTORY "${${lower}_SOURCE_DIR}")  # FETCHCONTENT_FULLY_DISCONNECTED takes what was there before
+    message(FATAL_ERROR "loraplus: ${name} was not found and may not be downloaded.\n${advice}")
+  endif()
   set(${name}_SOURCE_DIR "${${lower}_SOURCE_DIR}" PARENT_SCOPE)
 endfunction()
 

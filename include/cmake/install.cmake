@@ -9,6 +9,10 @@ install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DATAD
 
 install(TARGETS loraplus EXPORT loraplus INCLUDES DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(EXPORT loraplus NAMESPACE loraplus:: FILE loraplus-targets.cmake DESTINATION "${package_dir}")
+if(TARGET loraplus_io)
+  install(TARGETS loraplus_io EXPORT loraplus-io)
+  install(EXPORT loraplus-io NAMESPACE loraplus:: FILE loraplus-io-targets.cmake DESTINATION "${package_dir}")
+endif()
 configure_file("${CMAKE_CURRENT_LIST_DIR}/loraplus-config.cmake.in" loraplus-config.cmake @ONLY)
 # While the major version is 0, a minor version may break.
 if(PROJECT_VERSION_MAJOR EQUAL 0)
@@ -23,7 +27,11 @@ install(FILES "${CMAKE_CURRENT_BINARY_DIR}/loraplus-config.cmake"
 
 # From the folder of the .pc files to the headers: right wherever both have been moved to.
 file(RELATIVE_PATH to_include "${CMAKE_INSTALL_FULL_DATADIR}/pkgconfig" "${CMAKE_INSTALL_FULL_INCLUDEDIR}")
-foreach(file IN ITEMS loraplus.pc loraplus-io.pc)
+set(pkgconfig_files loraplus.pc)
+if(LORAPLUS_IO)
+  list(APPEND pkgconfig_files loraplus-io.pc)
+endif()
+foreach(file IN LISTS pkgconfig_files)
   configure_file("${CMAKE_CURRENT_LIST_DIR}/${file}.in" ${file} @ONLY)
   install(FILES "${CMAKE_CURRENT_BINARY_DIR}/${file}" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")
 endforeach()

@@ -1,4 +1,4 @@
-# cmake -DBUILD=<build folder> -DPREFIX=<folder> -P install.cmake
+# cmake -DBUILD=<build folder> -DPREFIX=<folder> -DIO=<whether there is nlohmann_json> -P install.cmake
 # Installs loraplus, moves what was installed to PREFIX, and checks that it is what was asked for and
 # knows no folder of this machine.
 set(first "${PREFIX}-first")
@@ -14,8 +14,10 @@ set(expected ${headers}
   share/cmake/loraplus/loraplus-config.cmake
   share/cmake/loraplus/loraplus-targets.cmake
   share/licenses/loraplus/LICENSE
-  share/pkgconfig/loraplus-io.pc
   share/pkgconfig/loraplus.pc)
+if(IO)
+  list(APPEND expected share/cmake/loraplus/loraplus-io-targets.cmake share/pkgconfig/loraplus-io.pc)
+endif()
 file(GLOB_RECURSE found RELATIVE "${PREFIX}" "${PREFIX}/*")
 list(SORT expected)
 list(SORT found)
