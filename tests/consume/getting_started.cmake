@@ -1,7 +1,8 @@
-# cmake -DROOT=<the sources> -DOUT=<folder> -P getting_started.cmake
+# cmake -DROOT=<the sources> -DPREFIX=<where they are installed> -DOUT=<folder> -P getting_started.cmake
 # Does what docs/getting-started.md says, letter by letter, in a folder where there is nothing but the library: its
 # program, its CMakeLists.txt, its commands.
-# What the program prints must be what the page shows, but for the digits behind the third of a number.
+# What the program prints must be what the page shows, but for the digits behind the third of a number. Then the
+# other ways: each project of CMake is configured, and each command of a compiler reads the program.
 set(PAGE "${ROOT}/docs/getting-started.md")
 file(REMOVE_RECURSE "${OUT}")
 file(READ "${PAGE}" rest)
@@ -40,3 +41,37 @@ endforeach()
 if(NOT printed STREQUAL expected)
   message(FATAL_ERROR "${PAGE} shows\n${expected}\nits program prints\n${printed}")
 endif()
+
+next_block(sh installing)  # see install.cmake
+next_block(cmake installed)
+next_block(cmake fetched)
+next_block(sh by_pkg_config)
+next_block(sh by_hand)
+next_block(cmake for_files)
+string(REPLACE "GIT_REPOSITORY <this repository> GIT_TAG <a commit>" "SOURCE_DIR \"${ROOT}\"" fetched "${fetched}")
+
+function(configure way text)
+  file(WRITE "${OUT}/${way}/CMakeLists.txt" "${text}")
+  file(COPY "${OUT}/main.cpp" DESTINATION "${OUT}/${way}")
+  file(CREATE_LINK "${ROOT}" "${OUT}/${way}/loraplus" SYMBOLIC)
+  execute_process(COMMAND ${CMAKE_COMMAND} -S . -B build "-DCMAKE_PREFIX_PATH=${PREFIX}" OUTPUT_QUIET
+                  WORKING_DIRECTORY "${OUT}/${way}" COMMAND_ERROR_IS_FATAL ANY)
+endfunction()
+foreach(way IN ITEMS installed fetched)
+  string(REPLACE "add_subdirectory(loraplus)" "${${way}}" text "${project}")
+  configure(${way} "${text}")
+endforeach()
+if(IO)
+  configure(for_files "${project}\n${for_files}")
+endif()
+
+set(ENV{PKG_CONFIG_PATH} "${PREFIX}/share/pkgconfig")
+set(commands "${by_hand}")
+find_program(pkg_config pkg-config)
+if(pkg_config)
+  string(APPEND commands "${by_pkg_config}")
+endif()
+string(REPLACE "c++ " "$CXX " commands "${commands}")
+string(REPLACE "-O3 -march=native" "-fsyntax-only" commands "${commands}")
+string(REPLACE "-isystem /usr/include/eigen3" "-isystem '${EIGEN}'" commands "${commands}")
+execute_process(COMMAND sh -euc "${commands}" WORKING_DIRECTORY "${OUT}" COMMAND_ERROR_IS_FATAL ANY)

@@ -28,7 +28,7 @@ enum class Initialization {
 
 /// Which biases are trained, as in PEFT.
 enum class BiasMode {
-  none,
+  none,       ///< no bias
   lora_only,  ///< those of the adapted layers
   all,        ///< every bias of the network; for a single layer the same as lora_only
 };

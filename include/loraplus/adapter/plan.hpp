@@ -19,8 +19,8 @@ namespace loraplus::inline v0_1 {
 /// c in samples: a layer does not know who will ask for dx, so there the choice is the user's.
 enum class Plan {
   automatic,  ///< the one with fewer multiply-adds, counted for a step with dx
-  unmerged,
-  merged,
+  unmerged,   ///< W x + B (s A x)
+  merged,     ///< (W + s B A) x, of a merged copy
 };
 
 /// The name of the enumerator.

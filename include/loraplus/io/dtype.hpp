@@ -14,28 +14,28 @@ namespace loraplus::inline v0_1 {
 
 /// In the order that a writer sorts by, the last first.
 enum class Dtype {
-  boolean,
-  f4,
-  f6_e2m3,
-  f6_e3m2,
-  u8,
-  i8,
-  f8_e5m2,
-  f8_e4m3,
-  f8_e8m0,
-  f8_e4m3fnuz,
-  f8_e5m2fnuz,
-  i16,
-  u16,
-  f16,
-  bf16,
-  i32,
-  u32,
-  f32,
-  c64,
-  f64,
-  i64,
-  u64,
+  boolean,      ///< a byte, 0 or 1
+  f4,           ///< 4 bits: e2m1
+  f6_e2m3,      ///< 6 bits
+  f6_e3m2,      ///< 6 bits
+  u8,           ///< std::uint8_t
+  i8,           ///< std::int8_t
+  f8_e5m2,      ///< 8 bits
+  f8_e4m3,      ///< 8 bits
+  f8_e8m0,      ///< 8 bits, a power of 2
+  f8_e4m3fnuz,  ///< 8 bits, without a negative zero
+  f8_e5m2fnuz,  ///< 8 bits, without a negative zero
+  i16,          ///< std::int16_t
+  u16,          ///< std::uint16_t
+  f16,          ///< half precision of IEEE 754
+  bf16,         ///< the upper half of a float
+  i32,          ///< std::int32_t
+  u32,          ///< std::uint32_t
+  f32,          ///< float
+  c64,          ///< std::complex<float>
+  f64,          ///< double
+  i64,          ///< std::int64_t
+  u64,          ///< std::uint64_t
 };
 
 namespace detail {

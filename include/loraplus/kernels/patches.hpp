@@ -11,7 +11,12 @@
 namespace loraplus::inline v0_1 {
 
 /// What stands around an image, by PyTorch's names.
-enum class PaddingMode { zeros, reflect, replicate, circular };
+enum class PaddingMode {
+  zeros,      ///< nothing
+  reflect,    ///< the image, mirrored at its outermost pixels, which do not come twice
+  replicate,  ///< its outermost pixels
+  circular,   ///< the image again
+};
 
 /// One axis of a convolution. A one-dimensional convolution has a second axis of size 1.
 struct ConvAxis {

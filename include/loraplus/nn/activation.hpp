@@ -11,12 +11,12 @@ namespace loraplus::inline v0_1 {
 
 /// An elementwise function, chosen when the program runs: one switch a call, none a coefficient.
 enum class Activation {
-  identity,
+  identity,   ///< x
   relu,       ///< max(0, x), derivative 0 at 0
   gelu,       ///< x Phi(x) (Hendrycks and Gimpel, "GELU"), as PyTorch's approximate="none"
   gelu_tanh,  ///< x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2, as approximate="tanh"
   silu,       ///< x / (1 + exp(-x))
-  tanh,
+  tanh,       ///< the hyperbolic tangent
 };
 
 /// The name of the enumerator.

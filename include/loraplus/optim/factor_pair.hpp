@@ -85,7 +85,11 @@ concept PairRule = UpdateRule<Rule> &&
 };
 
 /// Which factor of an adapter a parameter is.
-enum class FactorKind { none, a, b };
+enum class FactorKind {
+  none,  ///< another parameter
+  a,     ///< the down-projection
+  b,     ///< the up-projection
+};
 
 namespace detail {
 

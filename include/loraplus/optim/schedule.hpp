@@ -11,9 +11,9 @@ namespace loraplus::inline v0_1 {
 
 /// The course of the learning rate after the warm-up.
 enum class Decay {
-  constant,
-  linear,  ///< straight down to 0 at total_steps
-  cosine,  ///< half a cosine down to 0 at total_steps
+  constant,  ///< as it is
+  linear,    ///< straight down to 0 at total_steps
+  cosine,    ///< half a cosine down to 0 at total_steps
 };
 
 /// The name of the enumerator.
