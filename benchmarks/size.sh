@@ -2,7 +2,8 @@
 # sh benchmarks/size.sh [compiler [flags]]      g++ and none, unless given
 # What the main training path (size.cpp) weighs in a program: stripped, static, with -Os, beside a
 # program that does nothing, and which headers its code comes from, by the debugging information of
-# an unstripped copy. What has none is of the C and C++ runtime libraries.
+# an unstripped copy. What has none is of the C and C++ runtime libraries. The shares are of what has a
+# symbol: tables for unwinding and the like have none.
 set -eu
 cd "$(dirname "$0")/.."
 
