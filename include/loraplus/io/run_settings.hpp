@@ -28,6 +28,7 @@ inline std::string setting_text(double value) {
   return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
 }
 
+/// An update rule that tells its settings by name.
 template <typename Rule>
 concept TellsSettings = requires(const Rule& rule, void (&visit)(const char*, double)) {
   { Rule::name() } -> std::convertible_to<std::string>;

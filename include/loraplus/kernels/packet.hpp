@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <utility>
 
+/// Before a function that is to be part of its caller whatever the level of optimisation.
 #if defined(__GNUC__)
 #define LORAPLUS_ALWAYS_INLINE inline __attribute__((always_inline))
 #elif defined(_MSC_VER)
@@ -18,8 +19,8 @@
 #define LORAPLUS_ALWAYS_INLINE inline
 #endif
 
-// Before a loop over packets whose bounds are constants: written out at every level of
-// optimisation, so that arrays of packets stay in registers.
+/// Before a loop over packets whose bounds are constants: written out at every level of
+/// optimisation, so that arrays of packets stay in registers.
 #if defined(__clang__)
 #define LORAPLUS_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)

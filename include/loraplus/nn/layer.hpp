@@ -25,6 +25,7 @@
 
 namespace loraplus::inline v0_1 {
 
+/// What a network is made of: parameters, a cache, forward and both forms of backward, as above.
 template <typename L>
 concept Layer = HasParameters<L> && requires {
   typename L::Cache;

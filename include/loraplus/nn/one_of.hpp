@@ -7,6 +7,7 @@
 
 namespace loraplus::inline v0_1 {
 
+/// T is one of these types.
 template <typename T, typename... Ts>
 concept AnyOf = (std::is_same_v<T, Ts> || ...);
 
