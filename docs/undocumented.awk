@@ -1,5 +1,5 @@
-# awk -f undocumented.awk header...      Tells of what Doxygen does not miss: concepts, macros and enumerators without
-# a comment of ///, before them or behind. The second definition of a macro needs none.
+# awk -f undocumented.awk header...      Tells what Doxygen overlooks: concepts, macros and enumerators without a
+# comment of ///, before them or behind. The second definition of a macro needs none.
 FNR == 1 { documented = 0; in_enum = 0 }
 /^ *enum class [A-Za-z]+ *{$/ { in_enum = 1; documented = 0; next }
 in_enum && /^ *}/ { in_enum = 0 }

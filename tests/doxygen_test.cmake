@@ -5,6 +5,6 @@ file(MAKE_DIRECTORY "${OUT}")
 file(WRITE "${OUT}/Doxyfile" "${settings}\nOUTPUT_DIRECTORY = \"${OUT}\"\n")
 execute_process(COMMAND "${DOXYGEN}" "${OUT}/Doxyfile" WORKING_DIRECTORY "${ROOT}" COMMAND_ERROR_IS_FATAL ANY)
 
-# What Doxygen does not miss.
+# What Doxygen overlooks.
 file(GLOB_RECURSE headers "${ROOT}/include/*.hpp")
 execute_process(COMMAND awk -f "${ROOT}/docs/undocumented.awk" ${headers} COMMAND_ERROR_IS_FATAL ANY)

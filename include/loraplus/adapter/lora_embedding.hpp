@@ -12,15 +12,21 @@ inline constexpr FactorNames embedding_factors{"lora_embedding_A", "lora_embeddi
 
 namespace detail {
 
-/// @throws ArgumentError if the adapter has what an embedding does not have
-template <typename Scalar>
-void require_embedding(const std::string& where, const Adapter<Scalar>& adapter) {
+/// @throws ArgumentError if there is what an embedding does not have
+inline void require_embedding(const std::string& where, bool dropout, bool lora_bias, bool groups) {
   const auto refuse = [&](bool found, const char* what) {
     if (found) raise<ArgumentError>(where + ": an embedding has no " + what);
   };
-  refuse(adapter.dropout() > 0, "dropout: its inputs are tokens");
-  refuse(adapter.factors().has_bias(), "lora_bias");
-  refuse(!adapter.factors().blocks().is_whole(), "groups of outputs");
+  refuse(dropout, "dropout: its inputs are tokens");
+  refuse(lora_bias, "lora_bias");
+  refuse(groups, "groups of outputs");
+}
+
+/// The same of an adapter.
+template <typename Scalar>
+void require_embedding(const std::string& where, const Adapter<Scalar>& adapter) {
+  require_embedding(where, adapter.dropout() > 0, adapter.factors().has_bias(),
+                    !adapter.factors().blocks().is_whole());
 }
 
 }  // namespace detail
@@ -180,13 +186,11 @@ class LoraEmbedding {
 
  private:
   static const LoraOptions& checked(const LoraOptions& options) {
-    const auto refuse = [](bool asked, const char* what) {
-      if (asked) raise<ArgumentError>(std::string("LoraEmbedding: an embedding has no ") + what);
-    };
-    refuse(options.dropout > 0, "dropout: its inputs are tokens");
-    refuse(options.lora_bias, "lora_bias");
-    refuse(options.bias != BiasMode::none, "bias to train");
-    refuse(!options.enabled_groups.empty(), "groups of outputs");
+    detail::require_embedding("LoraEmbedding", options.dropout > 0, options.lora_bias,
+                              !options.enabled_groups.empty());
+    if (options.bias != BiasMode::none) {
+      raise<ArgumentError>("LoraEmbedding: an embedding has no bias to train");
+    }
     return validate(options);
   }
 
