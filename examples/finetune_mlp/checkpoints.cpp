@@ -98,7 +98,7 @@ KeptRun Checkpoints::run(const std::string& part) const {
 std::optional<Json> Checkpoints::result(const std::string& part) const {
   const fs::path stored = file(part + ".json");
   if (!enabled() || !fs::exists(stored)) return std::nullopt;
-  return read_json(stored);
+  return std::make_optional(read_json(stored));
 }
 
 void Checkpoints::finish(const std::string& part, const Json& result) const {

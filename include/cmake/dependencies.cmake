@@ -28,9 +28,16 @@ function(loraplus_fetch name url sha256 advice)
   endif()
   include(FetchContent)
   string(TOUPPER "${name}" upper)
+  string(TOLOWER "${name}" lower)
   get_filename_component(file "${url}" NAME)
   set(archive "${FETCHCONTENT_BASE_DIR}/${sha256}-${file}")
-  if(NOT FETCHCONTENT_SOURCE_DIR_${upper} AND NOT FETCHCONTENT_FULLY_DISCONNECTED AND NOT EXISTS "${archive}")
+  if(FETCHCONTENT_SOURCE_DIR_${upper})
+    # it is there
+  elseif(FETCHCONTENT_FULLY_DISCONNECTED)  # what was downloaded before is taken
+    if(NOT IS_DIRECTORY "${FETCHCONTENT_BASE_DIR}/${lower}-src")
+      message(FATAL_ERROR "loraplus: ${name} was not found and may not be downloaded.\n${advice}")
+    endif()
+  elseif(NOT EXISTS "${archive}")
     message(STATUS "loraplus: ${name} is not installed, downloading ${url}")
     file(DOWNLOAD "${url}" "${archive}.part" STATUS status INACTIVITY_TIMEOUT 30)
     file(SHA256 "${archive}.part" found)
@@ -49,10 +56,6 @@ function(loraplus_fetch name url sha256 advice)
   # Its headers are all that is needed: a folder that is not there keeps its own CMake project out.
   FetchContent_Declare(${name} URL "${archive}" URL_HASH SHA256=${sha256} SOURCE_SUBDIR none)
   FetchContent_MakeAvailable(${name})
-  string(TOLOWER "${name}" lower)
-  if(NOT IS_DIRECTORY "${${lower}_SOURCE_DIR}")  # FETCHCONTENT_FULLY_DISCONNECTED takes what was there before
-    message(FATAL_ERROR "loraplus: ${name} was not found and may not be downloaded.\n${advice}")
-  endif()
   set(${name}_SOURCE_DIR "${${lower}_SOURCE_DIR}" PARENT_SCOPE)
 endfunction()
 

@@ -27,6 +27,7 @@
 #include <loraplus/adapter/set_terms.hpp>
 #include <loraplus/check/gradient_check.hpp>
 #include <loraplus/core/error.hpp>
+#include <loraplus/core/fused_multiply_add.hpp>
 #include <loraplus/core/matrix.hpp>
 #include <loraplus/core/parameter.hpp>
 #include <loraplus/core/random.hpp>

@@ -39,8 +39,7 @@ Factors<Scalar> principal(const std::string& name, const Matrix<Scalar>& w) {
 }
 
 template <typename Weight>
-const LoraLinear<Weight>& adapted_layer(const AdaptedMlp<Weight>& network,
-                                        const std::string& name) {
+const LoraLinear<Weight>& adapted_layer(const AdaptedMlp<Weight>& network, std::string_view name) {
   return *network.layer(name).template get_if<LoraLinear<Weight>>();
 }
 

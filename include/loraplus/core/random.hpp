@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <loraplus/core/fused_multiply_add.hpp>
 #include <loraplus/core/matrix.hpp>
 #include <random>
 #include <span>
@@ -43,7 +44,7 @@ double uniform(Generator& generator) {
 /// Uniform from low to high; high itself only by rounding.
 template <RandomBits Generator>
 double uniform(Generator& generator, double low, double high) {
-  return std::fma(high - low, loraplus::uniform(generator), low);
+  return detail::fused_multiply_add(high - low, loraplus::uniform(generator), low);
 }
 
 /// Uniform in 0 .. count - 1, without bias; count >= 1.
@@ -76,9 +77,9 @@ inline double portable_log(double x) {
   const double t2 = t * t;
   double series = 1.0 / 25;
   for (int denominator = 23; denominator >= 1; denominator -= 2) {
-    series = std::fma(series, t2, 1.0 / denominator);
+    series = detail::fused_multiply_add(series, t2, 1.0 / denominator);
   }
-  return std::fma(static_cast<double>(exponent), ln2, 2 * t * series);
+  return detail::fused_multiply_add(static_cast<double>(exponent), ln2, 2 * t * series);
 }
 
 }  // namespace detail
@@ -90,7 +91,7 @@ double normal(Generator& generator) {
   while (true) {
     const double u = loraplus::uniform(generator, -1, 1);
     const double v = loraplus::uniform(generator, -1, 1);
-    const double s = std::fma(u, u, v * v);
+    const double s = detail::fused_multiply_add(u, u, v * v);
     if (s > 0 && s < 1) return u * std::sqrt(-2 * detail::portable_log(s) / s);
   }
 }

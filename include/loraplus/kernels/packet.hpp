@@ -70,8 +70,9 @@ LORAPLUS_ALWAYS_INLINE void store(Scalar* to, const Packet<Scalar>& packet) {
 /// The first `count` scalars, the others zero; nothing past them is read.
 template <typename Scalar>
 LORAPLUS_ALWAYS_INLINE Packet<Scalar> load_part(const Scalar* from, Index count) {
-  Scalar whole[packet_size<Scalar>] = {};
-  std::copy_n(from, count, whole);
+  constexpr Index size = packet_size<Scalar>;
+  Scalar whole[size] = {};
+  std::copy_n(from, std::min(count, size), whole);  // the limit tells GCC 16 that it fits
   return load(whole);
 }
 
