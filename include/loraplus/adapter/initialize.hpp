@@ -140,7 +140,7 @@ Factors<typename Derived::Scalar> pissa(const Eigen::MatrixBase<Derived>& w, Ind
       detail::randomized_svd(weight, rank, iterations, generator), scaling);
 }
 
-/// OLoRA (Büyükakyüz 2024, arXiv:2406.01775), PEFT's "olora": of W = Q R the first r columns of Q
+/// OLoRA (Buyukakyuz 2024, arXiv:2406.01775), PEFT's "olora": of W = Q R the first r columns of Q
 /// are B and the first r rows of R are A; freeze residual(w, factors). The signs are LAPACK's: the
 /// diagonal of R is what Householder's reflections leave, negative as a rule.
 /// @param w out x in @param rank r, at most min(out, in) @param scaling s
