@@ -14,15 +14,17 @@ struct Case {
   double a, b, c, exact;
 };
 
-// Worked by hand. To round to more bits first, as long double's 64, ends on the wrong side of the
-// middle.
+// Worked by hand. Rounded to more bits first, as long double's 64, some end on the wrong side.
 const Case cases[] = {
     {0x1p-53, 1, 1, 1},                                    // the middle: to even
     {0x1.0000000000001p-53, 1, 1, 0x1.0000000000001p+0},   // a little above it
     {-0x1.0000000000001p-53, 1, 0x1.0000000000001p+0, 1},  // and below another
     {0x1.fffffffffffffp-54, 1, 1, 1},                      // a little below it
-    {0x1.0000000000001p+0, 0x1.0000000000001p+0, -0x1.0000000000002p+0,
-     0x1p-104},  // what is left of a square
+    // 2^-157 below it and above it, more than what is left holds
+    {0x1.0000000000001p-53, 0x1.ffffffffffffep-1, 0x1.0000000000001p+0, 0x1.0000000000001p+0},
+    {-0x1.0000000000001p-53, 0x1.ffffffffffffep-1, 0x1.0000000000001p+0, 0x1.0000000000001p+0},
+    // what is left of a square
+    {0x1.0000000000001p+0, 0x1.0000000000001p+0, -0x1.0000000000002p+0, 0x1p-104},
     {0x1.8p+0, 0x1.8p+0, -0x1.2p+1, 0},
     {0, 5, -3, -3},
     {0x1.fffffffffffffp+99, 0x1p-99, -1, 0x1.ffffffffffffep-1},

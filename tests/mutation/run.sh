@@ -28,7 +28,7 @@ cat >"$out/common.hpp" <<END
 #define LORAPLUS_TEST_FOLDER "$PWD/$out/folders"
 #include <Eigen/Dense>
 #include <loraplus/core/parameter.hpp>
-#include <loraplus/core/random.hpp>
+#include <random>
 #include <support/catch.hpp>
 END
 compile() {
