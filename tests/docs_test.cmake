@@ -4,9 +4,11 @@
 # the test that belongs to the page, docs/<page>.md in tests/docs/<page>_test.cpp (with _ for -). Spaces and ends of
 # lines do not count, and a block's #include lines may stand apart from the rest. A block that is a whole
 # program (it has a main) stands in tests/docs/<page>.cpp, that of README.md in examples/quickstart.cpp. So whoever
-# changes a page changes its test, and the compiler reads it. Blocks in other languages are not looked at.
+# changes a page changes its test, and the compiler reads it. (tests/consume does what the sh and cmake blocks of README.md
+# and docs/getting-started.md say, tests/interop runs the python blocks; a block of no known language is an error.)
 #
-# Besides: a link to a file leads to one, one to a heading of a page to a heading, and versions are the library's.
+# Besides: a link to a file leads to one, one to a heading of a page to a heading, and versions are the library's, that of
+# a tag included, if there is one: -DTAG=<tag>.
 cmake_minimum_required(VERSION 3.22)
 
 # Brackets and semicolons would mean something to CMake's lists.
@@ -69,6 +71,18 @@ function(require_blocks page source)
     endif()
     require_block(${page} "${block}" ${place})
   endwhile()
+endfunction()
+
+# A block of C++ under another name would not be looked at.
+function(require_languages page)
+  file(READ "${ROOT}/${page}" text)
+  escape("\n${text}" text)
+  string(REGEX MATCHALL "\n *(```|~~~)[^\n]+" fences "${text}")
+  foreach(fence IN LISTS fences)
+    if(NOT fence MATCHES "^\n```(cpp|cmake|sh|text|python)$")
+      message(SEND_ERROR "${page} has a block that begins with ${fence}")
+    endif()
+  endforeach()
 endfunction()
 
 # The anchors of a page's headings, as GitHub makes them: "#the-plan-of-a-step".
@@ -140,9 +154,19 @@ foreach(page IN LISTS pages)
   if(NOT name STREQUAL "getting_started")  # it shows a project, which tests/consume builds as it stands
     require_blocks(${page} "tests/docs/${name}_test.cpp")
   endif()
+  require_languages(${page})
   require_links(${page})
   require_version(${page})
 endforeach()
+require_languages(README.md)
 require_links(README.md)
 require_version(README.md)
 require_blocks(README.md "examples/quickstart_test.cpp")  # a whole program: examples/quickstart.cpp
+
+if(DEFINED TAG)
+  file(STRINGS "${ROOT}/include/loraplus/version.hpp" patch REGEX "^#define LORAPLUS_VERSION_PATCH [0-9]+$")
+  string(REGEX REPLACE "[^0-9]" "" patch "${patch}")
+  if(NOT TAG STREQUAL "v${version}.${patch}")
+    message(SEND_ERROR "the tag is ${TAG}, the version v${version}.${patch}")
+  endif()
+endif()

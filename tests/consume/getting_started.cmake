@@ -1,11 +1,9 @@
 # cmake -DROOT=<the sources> -DPREFIX=<where they are installed> -DOUT=<folder> -P getting_started.cmake
-# Does what docs/getting-started.md says, letter by letter, in a folder where there is nothing but the library: its
-# program, its CMakeLists.txt, its commands.
-# What the program prints must be what the page shows, but for the digits behind the third of a number. Then the
+# Does what README.md and docs/getting-started.md say, letter by letter, in a folder where there is nothing but the
+# library: their programs, their CMakeLists.txt, their commands.
+# What a program prints must be what the page shows, but for the digits behind the third of a number. Then the
 # other ways: each project of CMake is configured, and each command of a compiler reads the program.
-set(PAGE "${ROOT}/docs/getting-started.md")
 file(REMOVE_RECURSE "${OUT}")
-file(READ "${PAGE}" rest)
 
 # The next block of this language; what follows it remains in `rest`.
 macro(next_block language result)
@@ -19,28 +17,42 @@ macro(next_block language result)
   string(FIND "${rest}" "```" end)
   string(SUBSTRING "${rest}" 0 ${end} ${result})
 endmacro()
+
+# Builds and runs `program` by `project` and `commands`, in a folder of its own.
+function(build_and_run folder)
+  file(WRITE "${OUT}/${folder}/main.cpp" "${program}")
+  file(WRITE "${OUT}/${folder}/CMakeLists.txt" "${project}")
+  file(CREATE_LINK "${ROOT}" "${OUT}/${folder}/loraplus" SYMBOLIC)  # in the place of a clone
+  execute_process(COMMAND sh -euc "${commands}" WORKING_DIRECTORY "${OUT}/${folder}" OUTPUT_VARIABLE all
+                  COMMAND_ERROR_IS_FATAL ANY)
+  string(FIND "${all}" "parameters to train" found)
+  string(SUBSTRING "${all}" 0 ${found} before)
+  string(FIND "${before}" "\n" line REVERSE)
+  math(EXPR line "${line} + 1")
+  string(SUBSTRING "${all}" ${line} -1 printed)
+  foreach(text IN ITEMS expected printed)
+    string(REGEX REPLACE "(0\\.0*[1-9][0-9][0-9]|[1-9]\\.[0-9][0-9])[0-9]*" "\\1" ${text} "${${text}}")
+  endforeach()
+  if(NOT printed STREQUAL expected)
+    message(FATAL_ERROR "${PAGE} shows\n${expected}\nits program prints\n${printed}")
+  endif()
+endfunction()
+
+set(PAGE "${ROOT}/README.md")
+file(READ "${PAGE}" rest)
+next_block(cpp program)
+next_block(text expected)
+next_block(cmake project)
+next_block(sh commands)
+build_and_run(readme)
+
+set(PAGE "${ROOT}/docs/getting-started.md")
+file(READ "${PAGE}" rest)
 next_block(cpp program)
 next_block(cmake project)
 next_block(sh commands)
 next_block(text expected)
-
-file(WRITE "${OUT}/main.cpp" "${program}")
-file(WRITE "${OUT}/CMakeLists.txt" "${project}")
-file(CREATE_LINK "${ROOT}" "${OUT}/loraplus" SYMBOLIC)  # in the place of a clone
-execute_process(COMMAND sh -euc "${commands}" WORKING_DIRECTORY "${OUT}" OUTPUT_VARIABLE all
-                COMMAND_ERROR_IS_FATAL ANY)
-string(FIND "${all}" "parameters to train" found)
-string(SUBSTRING "${all}" 0 ${found} before)
-string(FIND "${before}" "\n" line REVERSE)
-math(EXPR line "${line} + 1")
-string(SUBSTRING "${all}" ${line} -1 printed)
-
-foreach(text IN ITEMS expected printed)
-  string(REGEX REPLACE "(0\\.0*[1-9][0-9][0-9]|[1-9]\\.[0-9][0-9])[0-9]*" "\\1" ${text} "${${text}}")
-endforeach()
-if(NOT printed STREQUAL expected)
-  message(FATAL_ERROR "${PAGE} shows\n${expected}\nits program prints\n${printed}")
-endif()
+build_and_run(first)
 
 next_block(sh installing)  # see install.cmake
 next_block(cmake installed)
@@ -52,7 +64,7 @@ string(REPLACE "GIT_REPOSITORY <this repository> GIT_TAG <a commit>" "SOURCE_DIR
 
 function(configure way text)
   file(WRITE "${OUT}/${way}/CMakeLists.txt" "${text}")
-  file(COPY "${OUT}/main.cpp" DESTINATION "${OUT}/${way}")
+  file(WRITE "${OUT}/${way}/main.cpp" "${program}")
   file(CREATE_LINK "${ROOT}" "${OUT}/${way}/loraplus" SYMBOLIC)
   execute_process(COMMAND ${CMAKE_COMMAND} -S . -B build "-DCMAKE_PREFIX_PATH=${PREFIX}" OUTPUT_QUIET
                   WORKING_DIRECTORY "${OUT}/${way}" COMMAND_ERROR_IS_FATAL ANY)
@@ -74,4 +86,4 @@ endif()
 string(REPLACE "c++ " "$CXX " commands "${commands}")
 string(REPLACE "-O3 -march=native" "-fsyntax-only" commands "${commands}")
 string(REPLACE "-isystem /usr/include/eigen3" "-isystem '${EIGEN}'" commands "${commands}")
-execute_process(COMMAND sh -euc "${commands}" WORKING_DIRECTORY "${OUT}" COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND sh -euc "${commands}" WORKING_DIRECTORY "${OUT}/first" COMMAND_ERROR_IS_FATAL ANY)

@@ -1,0 +1,1 @@
+#error "the core must do without nlohmann_json"
