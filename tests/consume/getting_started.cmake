@@ -1,7 +1,7 @@
 # cmake -DROOT=<the sources> -DPREFIX=<where they are installed> -DOUT=<folder> -P getting_started.cmake
 # Does what README.md and docs/getting-started.md say, letter by letter, in a folder where there is nothing but the
 # library: their programs, their CMakeLists.txt, their commands.
-# What a program prints must be what the page shows, but for the digits behind the third of a number. Then the
+# What a program prints must be what the page shows, but for the digits behind the second of a number. Then the
 # other ways: each project of CMake is configured, and each command of a compiler reads the program.
 file(REMOVE_RECURSE "${OUT}")
 
@@ -31,7 +31,7 @@ function(build_and_run folder)
   math(EXPR line "${line} + 1")
   string(SUBSTRING "${all}" ${line} -1 printed)
   foreach(text IN ITEMS expected printed)
-    string(REGEX REPLACE "(0\\.0*[1-9][0-9][0-9]|[1-9]\\.[0-9][0-9])[0-9]*" "\\1" ${text} "${${text}}")
+    string(REGEX REPLACE "(0\\.0*[1-9][0-9]|[1-9]\\.[0-9])[0-9]*" "\\1" ${text} "${${text}}")
   endforeach()
   if(NOT printed STREQUAL expected)
     message(FATAL_ERROR "${PAGE} shows\n${expected}\nits program prints\n${printed}")

@@ -24,7 +24,7 @@ const Case cases[] = {
     {0x1.0000000000001p-53, 1, 1, 0x1.0000000000001p+0},   // a little above it
     {-0x1.0000000000001p-53, 1, 0x1.0000000000001p+0, 1},  // and below another
     {0x1.fffffffffffffp-54, 1, 1, 1},                      // a little below it
-    // 2^-157 below it and above it, more than what is left holds
+    // 2^-157 beside the middle: more bits than the rounded rest of the product holds
     {0x1.0000000000001p-53, 0x1.ffffffffffffep-1, 0x1.0000000000001p+0, 0x1.0000000000001p+0},
     {-0x1.0000000000001p-53, 0x1.ffffffffffffep-1, 0x1.0000000000001p+0, 0x1.0000000000001p+0},
     // what is left of a square
@@ -73,7 +73,8 @@ TEST_CASE("the emulation is std::fma, to the bit") {
   const auto bits = [](double x) { return std::bit_cast<std::uint64_t>(x); };
   for (int i = 0; i < 100000; ++i) {
     const double a = number();
-    const double b = i % 4 < 2 ? 1.5 / a : number();  // half of the products near c, or it
+    const double b =
+        i % 4 < 2 ? 1.5 / a : number();  // a b is of the size of c, or is -c, or neither
     const double c = i % 4 == 0   ? loraplus::uniform(generator, -4, 4)
                      : i % 4 == 1 ? -a * b
                                   : number();

@@ -77,12 +77,16 @@ inline bool can_be_emulated(double a, double b, double c) {
          product > 1 / limit;
 }
 
-/// a b + c, rounded once. (With MinGW twice, where it cannot be emulated.)
+/// a b + c, rounded once. (By MinGW twice, without -mfma, where it cannot be emulated.)
 inline double fused_multiply_add(double a, double b, double c) {
-#if defined(__MINGW32__) && !defined(__FMA__)
+#if !defined(__MINGW32__)
+  return std::fma(a, b, c);
+#else
+#if !defined(__FMA__)
   if (can_be_emulated(a, b, c)) return emulated_multiply_add(a, b, c);
 #endif
-  return std::fma(a, b, c);
+  return __builtin_fma(a, b, c);  // the instruction even where std::fma is a call of the library
+#endif
 }
 
 }  // namespace detail
