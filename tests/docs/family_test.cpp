@@ -107,7 +107,7 @@ TEST_CASE("docs/family.md: many adapters on a convolution") {
 }
 
 TEST_CASE("docs/family.md: many adapters on a network") {
-  const test::InFolder folder("docs_family");
+  const test::InFolder folder("docs_family_network");
   std::mt19937_64 rng{1};
   const auto base = freeze(make_mlp<float>({5, 8, 3}, Activation::relu, rng));
   MultiAdapterMlp network(base), other(base);
