@@ -76,21 +76,17 @@ TEST_CASE("killed at any moment, the old file or the new one is there, whole") {
     return std::to_string(number) + std::string(200'000, static_cast<char>('a' + number % 26));
   };
   put(folder / "x", version(0));
-  std::mt19937_64 generator{11};
-  int written = 0;
-  double longest = 20;  // milliseconds, more where the machine is too busy to write any
-  for (int kill = 0; kill < 50; ++kill) {
-    test::ends_before_kill(loraplus::uniform(generator, 0.0, longest), [&] {
-      for (int number = 0;; ++number) {
-        put(folder / "x", version(number));
-      }
-    });
+  const auto write = [&] {
+    for (int number = 0;; ++number) {
+      put(folder / "x", version(number));
+    }
+  };
+  const int written = test::killed_at_any_moment(std::mt19937_64{11}, write, [&] {
     const std::string content = test::read(folder / "x");
     const int number = std::stoi(content);
     CHECK(content == version(number));
-    written += number > 0 ? 1 : 0;
-    if (written == 0) longest = std::min(1.5 * longest, 1000.0);
-  }
+    return number > 0;
+  });
   CHECK(written > 0);
   put(folder / "x", version(0));
   CHECK(count_files(folder) == 1);  // what the killed ones left is gone

@@ -575,22 +575,18 @@ TEST_CASE("killed at any moment of saving, the old adapter or the new one is the
   const auto second = trained_network({.lora = {.rank = 2, .alpha = 64}, .targets = {"fc1"}});
   const auto y_first = loraplus::predict(first, probe), y_second = loraplus::predict(second, probe);
   save_peft(folder, first);
-  std::mt19937_64 generator{12};
-  int seen_second = 0;
-  double longest = 20;  // milliseconds, more where the machine is too busy to save any
-  for (int kill = 0; kill < 50; ++kill) {
-    test::ends_before_kill(loraplus::uniform(generator, 0.0, longest), [&] {
-      for (;;) {
-        save_peft(folder, second);
-        save_peft(folder, first);
-      }
-    });
+  const auto save = [&] {
+    for (;;) {
+      save_peft(folder, second);
+      save_peft(folder, first);
+    }
+  };
+  const int seen_second = test::killed_at_any_moment(std::mt19937_64{12}, save, [&] {
     const auto y = loraplus::predict(load_peft(folder, base_network()).network, probe);
     const bool is_second = test::same_bits(y, y_second);
     CHECK((is_second || test::same_bits(y, y_first)));
-    seen_second += is_second ? 1 : 0;
-    if (seen_second == 0) longest = std::min(1.5 * longest, 1000.0);
-  }
+    return is_second;
+  });
   CHECK(seen_second > 0);
   save_peft(folder, first);
   CHECK(std::distance(fs::directory_iterator(folder), {}) == 2);  // nothing that the killed left

@@ -4,10 +4,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <exception>
 #include <iostream>
+#include <loraplus/core/random.hpp>
+#include <random>
 #include <stdexcept>
 #include <thread>
 
@@ -37,6 +40,21 @@ bool ends_before_kill(double milliseconds, Action&& action) {
     throw std::runtime_error("the action ended with an error");
   }
   return WIFEXITED(status);
+}
+
+/// Kills the action 50 times, each after up to 20 ms, more on a machine that is too busy.
+/// @param has_written called after each, whether the action has written anything
+/// @return how often it had
+template <typename Action, typename HasWritten>
+int killed_at_any_moment(std::mt19937_64 generator, Action&& action, HasWritten&& has_written) {
+  int written = 0;
+  double longest = 20;
+  for (int kill = 0; kill < 50; ++kill) {
+    ends_before_kill(loraplus::uniform(generator, 0.0, longest), action);
+    written += has_written() ? 1 : 0;
+    if (written == 0) longest = std::min(1.5 * longest, 1000.0);
+  }
+  return written;
 }
 
 }  // namespace test
